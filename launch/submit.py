@@ -1,0 +1,9 @@
+#!/usr/bin/env python3
+"""Submit a training and the evaluator job behind it: python launch/submit.py --nodes 8 [RECIPE] [overrides]."""
+
+import sys
+
+from wsol_dist.cli import run
+
+if __name__ == "__main__":
+    sys.exit(run("wsol_dist.submission", sys.argv[1:]))

@@ -1,0 +1,11 @@
+"""Pack a data set into shards: `python shards/pack.py SOURCE --root R --out O`; `--help` lists the sources."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works in a clone that is not installed
+
+from wsol_dist.commands.shards import script
+
+if __name__ == "__main__":
+    sys.exit(script("pack"))

@@ -1,0 +1,48 @@
+"""The `wsol` command: `wsol NAME ...` runs `commands/NAME.py`, imported only then."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import sys
+from pathlib import Path
+
+from wsol_dist.errors import UserError, did_you_mean
+
+COMMANDS = Path(__file__).parent / "commands"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a subcommand; returns the exit code: 0 fine, 2 a mistake in what was given."""
+    argv = sys.argv[1:] if argv is None else argv
+    names = {info.name.replace("_", "-"): info.name for info in pkgutil.iter_modules([str(COMMANDS)])}
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_help(names))
+        return 0
+    if argv[0] not in names:
+        print(f"error: unknown command {argv[0]!r}; {did_you_mean(argv[0], sorted(names))}", file=sys.stderr)
+        return 2
+    return run(f"wsol_dist.commands.{names[argv[0]]}", argv[1:])
+
+
+def run(module: str, argv: list[str]) -> int:
+    """Call a command module's `main(argv)`; a user's mistake becomes lines on stderr and code 2."""
+    try:
+        return importlib.import_module(module).main(argv)
+    except UserError as error:
+        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        return 2
+
+
+def _help(names: dict[str, str]) -> str:
+    lines = ["usage: wsol COMMAND ...    (wsol COMMAND --help tells more)", ""]
+    for name, module in names.items():
+        # Read, not imported: importing every command for one line of help would take seconds.
+        doc = ast.get_docstring(ast.parse((COMMANDS / f"{module}.py").read_text(encoding="utf-8"))) or ""
+        lines.append(f"  {name:<12} {doc.splitlines()[0] if doc else ''}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,233 @@
+"""Recipes: YAML -> one frozen tree of dataclasses, checked whole, overridden on the command line.
+
+Order: defaults < the recipe's `base` < the recipe < the command line. No interpolation, one level of `base`.
+This module imports no torch; naming a method imports that method's file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import pydantic
+import tyro
+import yaml
+
+from wsol_dist.data.config import DataConfig
+from wsol_dist.engine.config import TrainConfig
+from wsol_dist.errors import UserError, did_you_mean
+from wsol_dist.metrics.config import EvaluateConfig
+from wsol_dist.registry import method_class
+from wsol_dist.report.config import TrackConfig
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole run."""
+
+    name: str = "run"
+    """Name of the run; the run folder is runs/NAME unless --out says otherwise."""
+    seed: int = 0
+    """Seed of weights, order, augmentation and dropout."""
+    method_name: tyro.conf.Fixed[str] = ""
+    """The method; the recipe's `method.name` sets it."""
+    method: Annotated[Any, tyro.conf.arg(name="method")] = None
+    """The method's own knobs."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Shards and sampling."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """Optimisation and checkpoints."""
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    """Scoring."""
+    track: TrackConfig = field(default_factory=TrackConfig)
+    """Console, JSONL and W&B."""
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def recipe_path(recipe: str) -> Path:
+    """The YAML file of a recipe's name or path.
+
+    Raises:
+        UserError: there is no such recipe.
+    """
+    if recipe.endswith((".yaml", ".yml")):
+        path = Path(recipe)
+        if not path.is_file():
+            raise UserError(f"recipe {recipe!r}: there is no such file; recipes by name: {', '.join(recipe_names())}")
+        return path
+    if recipe not in recipe_names():
+        raise UserError(f"unknown recipe {recipe!r}; {did_you_mean(recipe, recipe_names())}; or a path to a .yaml file")
+    return RECIPES / f"{recipe}.yaml"
+
+
+def load(recipe: str, overrides: list[str] | None = None) -> Config:
+    """The resolved configuration of a recipe's name or file with command-line overrides.
+
+    Raises:
+        UserError: every mistake of the recipe at once, a line each.
+        SystemExit: after tyro printed a command-line mistake (code 2) or the help (code 0).
+    """
+    config = from_dict(_with_base(recipe_path(recipe)), origin=recipe)
+    return override(config, overrides or [], prog=f"wsol ... {recipe}")
+
+
+def parse_with_recipe(
+    parser: argparse.ArgumentParser, argv: list[str]
+) -> tuple[argparse.Namespace, Config]:
+    """A command's own arguments (with a positional `recipe`), and the recipe overridden by all the others.
+
+    The parser must be made with `add_help=False, allow_abbrev=False`: `--help` behind a recipe shows the recipe's
+    knobs, alone it shows the command's. With `recipe` optional (`nargs="?"`) its default is loaded.
+    """
+    if argv[:1] in ([], ["-h"], ["--help"]) and parser.get_default("recipe") is None:
+        parser.print_help()
+        print("\nBehind the recipe: --help lists its knobs; recipes: " + ", ".join(recipe_names()))
+        raise SystemExit(0 if argv else 2)
+    own, rest = parser.parse_known_args(argv)
+    return own, load(own.recipe, rest)
+
+
+def override(config: Config, arguments: list[str], *, prog: str) -> Config:
+    """The configuration with command-line arguments applied; `--help` shows the chosen method's own knobs."""
+    if not arguments:
+        return config
+    narrowed = dataclasses.make_dataclass(
+        "Config",
+        [("method", type(config.method), field(default=config.method, kw_only=True))],
+        bases=(Config,),
+        frozen=True,
+        kw_only=True,
+    )
+    # The class docstring and the field's help are found on the base; only the method's type is narrowed here.
+    narrowed.__doc__ = Config.__doc__
+    default = narrowed(**{f.name: getattr(config, f.name) for f in dataclasses.fields(config)})
+    try:
+        chosen = tyro.cli(narrowed, default=default, args=arguments, prog=prog, console_outputs=True)
+    except ValueError as error:
+        raise UserError(f"{' '.join(arguments)}: {error}") from error
+    return Config(**{f.name: getattr(chosen, f.name) for f in dataclasses.fields(Config)})
+
+
+def from_dict(raw: dict[str, Any], *, origin: str) -> Config:
+    """A configuration from a recipe's plain dictionary.
+
+    Args:
+        origin: what to call it in messages.
+
+    Raises:
+        UserError: every mistake at once, a line each.
+    """
+    raw = dict(raw)
+    method_raw = raw.pop("method", None)
+    if not isinstance(method_raw, dict) or "name" not in method_raw:
+        raise UserError(f"{origin}: method.name is missing; write  method: {{name: ts_cam, ...}}")
+    method_name = str(method_raw["name"])
+    method_config = method_class(method_name).Config
+    knobs = {key: value for key, value in method_raw.items() if key != "name"}
+    problems: list[str] = []
+    method = _validated(method_config, knobs, prefix="method.", problems=problems)
+    whole = _validated(Config, raw, prefix="", problems=problems)
+    if problems:
+        raise UserError("\n".join(f"{origin}: {problem}" for problem in problems))
+    return dataclasses.replace(whole, method=method, method_name=method_name)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Plain dictionary of a configuration: what `from_dict` reads, and what goes into run folder and checkpoint."""
+    plain = dataclasses.asdict(config)
+    plain["method"] = {"name": plain.pop("method_name"), **plain["method"]}
+    return _tuples_to_lists(plain)
+
+
+def dump(config: Config) -> str:
+    """The resolved configuration as YAML."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False)
+
+
+def _tuples_to_lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tuples_to_lists(item) for key, item in value.items()}
+    return [_tuples_to_lists(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _validated(cls: type, raw: dict[str, Any], *, prefix: str, problems: list[str]) -> Any:
+    try:
+        return pydantic.TypeAdapter(cls).validate_python(raw, extra="forbid")
+    except pydantic.ValidationError as error:
+        problems += [_problem(cls, one, prefix) for one in error.errors()]
+        return None
+
+
+def _problem(cls: type, error: Any, prefix: str) -> str:
+    path = ".".join(str(part) for part in error["loc"])
+    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        allowed = _field_names(cls, error["loc"][:-1])
+        return f"{prefix}{path}: unknown key; {did_you_mean(str(error['loc'][-1]), allowed)}"
+    message = error["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(error["input"], dict) else f": given {error['input']!r} ({type(error['input']).__name__})"
+    return f"{prefix}{path}{given}: {message}" if path else f"{prefix.rstrip('.')}{given}: {message}"
+
+
+def _field_names(cls: Any, path: tuple[Any, ...]) -> list[str]:
+    import typing
+
+    for part in path:
+        cls = typing.get_type_hints(cls).get(str(part), cls)
+    names = [f.name for f in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
+    return [name for name in names if name != "method_name"]
+
+
+def _with_base(path: Path) -> dict[str, Any]:
+    raw = read_yaml(path)
+    base = raw.pop("base", None)
+    if base is None:
+        return raw
+    below = read_yaml(recipe_path(str(base)))
+    if "base" in below:
+        raise UserError(f"{path.name}: its base {base!r} has a base of its own; one level is allowed")
+    return _merged(below, raw)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping of plain values; duplicate keys, which PyYAML keeps the last of, are refused.
+
+    Raises:
+        UserError: not YAML, not a mapping, or a key written twice.
+    """
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: a recipe is a mapping of keys to values, this is {type(raw).__name__}")
+    return raw
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            line = key_node.start_mark.line + 1
+            if key in seen:
+                raise yaml.YAMLError(f"duplicate key {key!r} in lines {seen[key]} and {line}; keep one of them")
+            seen[key] = line
+        return super().construct_mapping(node, deep)
+

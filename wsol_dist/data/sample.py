@@ -1,0 +1,71 @@
+"""What a source yields and a shard holds: one image with its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+IGNORE = 255
+"""Mask value of pixels that count neither as object nor as background."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One image, as the data set's own files have it."""
+
+    id: str
+    """Unique in the data set; the name the field uses, e.g. `val/ILSVRC2012_val_00000347.JPEG`."""
+    image: bytes
+    """The original file's bytes, not re-encoded."""
+    extension: str
+    """The image file's extension in lower case, without a dot: jpg, png."""
+    labels: tuple[int, ...]
+    """Class numbers, ascending; exactly one for single-label sets."""
+    boxes_xyxy: np.ndarray | None = None
+    """(n, 4) float64, the numbers as the field's metadata has them, in the frame `box_frame_wh`; None where
+    the data set has no boxes for this image. Only the metrics convert."""
+    box_frame_wh: tuple[int, int] | None = None
+    """Width and height of the original image, in which the boxes are given; may differ from the file's."""
+    mask: np.ndarray | None = None
+    """(H, W) uint8: 0 background, 1 object, 255 ignore; H, W may differ from the file's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """A sample that is known but not read yet: cheap, picklable, listed by the million."""
+
+    id: str
+    split: str
+    labels: tuple[int, ...]
+    where: str | int
+    """What the source needs to read it: a path below the root, or a number."""
+
+
+class Source(Protocol):
+    """A data set in its original layout. One file in `data/sources/` each, found by its name.
+
+    The module defines `class Source` and the `Options` dataclass that it takes; `--help` is made of them.
+    A source is picklable, so that packing can run in processes.
+    """
+
+    classes: tuple[str, ...]
+    """Class names; a label is an index into it."""
+
+    def items(self) -> Iterator[Item]:
+        """Every sample of every split, in a fixed order, without reading images.
+
+        Raises:
+            UserError: the root is missing or is not in the expected layout; a class has no images.
+        """
+        ...
+
+    def read(self, item: Item) -> Sample:
+        """The sample itself.
+
+        Raises:
+            UserError: an annotation that does not parse; the file and what was expected are named.
+        """
+        ...

@@ -1,0 +1,239 @@
+"""One shard: a tar of samples that stock webdataset reads, and that can be read at any sample's byte offset.
+
+A sample is a run of members with one key: `KEY.jpg` (or png, webp, bmp: the original bytes), `KEY.json`, and
+`KEY.mask.png` where there is a mask. Headers are plain ustar with constant owner, mode and time, so that the
+same samples always give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from wsol_dist.data.sample import Sample
+
+BLOCK = 512
+"""Bytes of a tar header, and the multiple to which a member's bytes are padded."""
+END_OF_TAR = bytes(2 * BLOCK)
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """What `samples.parquet` holds of one sample."""
+
+    id: str
+    split: str
+    shard: int
+    """Position in the index's list of shards."""
+    offset: int
+    """Of the sample's first tar header, in bytes from the start of the tar."""
+    bytes: int
+    """From there to the end of its last padded member."""
+    labels: tuple[int, ...]
+    width: int
+    """Of the stored image, in pixels; 0 where the header is unreadable."""
+    height: int
+    num_boxes: int
+    has_mask: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenShard:
+    """What packing needs to know of a finished tar."""
+
+    rows: tuple[Row, ...]
+    bytes: int
+    sha256: str
+
+
+class StoredSample(NamedTuple):
+    """One sample as its shard has it, nothing decoded."""
+
+    image: bytes
+    """The original file's bytes."""
+    extension: str
+    record: dict[str, Any]
+    """`id`, `labels`, `boxes_xyxy` (or None), `box_frame_wh` (or None)."""
+    mask_png: bytes | None
+
+
+def write_shard(path: Path, samples: Iterable[tuple[int, Sample]], *, split: str, shard: int) -> WrittenShard:
+    """Write (ordinal, sample) pairs as one tar; the file appears under its name only when it is whole.
+
+    Args:
+        path: of the tar.
+        samples: the ordinal is unique in the data set and becomes the webdataset key.
+        split: name for the rows.
+        shard: number for the rows.
+    """
+    part = path.with_name(path.name + ".tmp")
+    rows, sha256, position = [], hashlib.sha256(), 0
+    with part.open("wb") as file:
+        for ordinal, sample in samples:
+            blob = encode_sample(ordinal, sample)
+            rows.append(_row(sample, split, shard, position, len(blob)))
+            sha256.update(blob)
+            position += file.write(blob)
+        sha256.update(END_OF_TAR)
+        position += file.write(END_OF_TAR)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+    return WrittenShard(rows=tuple(rows), bytes=position, sha256=sha256.hexdigest())
+
+
+def encode_sample(ordinal: int, sample: Sample) -> bytes:
+    """The members of one sample as they lie in a tar; the same sample always gives the same bytes."""
+    blob = bytearray()
+    for name, data in _members(ordinal, sample):
+        # TarInfo's own defaults are uid 0, gid 0, no names, mode 0644, time 0: nothing of this machine gets in.
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        blob += info.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict") + data + bytes(-len(data) % BLOCK)
+    return bytes(blob)
+
+
+def read_sample(blob: bytes) -> StoredSample:
+    """Parse the bytes of one sample: the range `offset`, `bytes` of its row.
+
+    Raises:
+        ValueError: not a run of plain ustar members of one key with an image and a record.
+    """
+    image: bytes | None = None
+    extension, record, mask_png, key = "", None, None, None
+    for name, data in _parse_members(blob):
+        member_key, _, suffix = name.partition(".")
+        if key not in (None, member_key):
+            raise ValueError(f"members of two samples: {key!r} and {member_key!r}")
+        key = member_key
+        if suffix == "json":
+            record = json.loads(data)
+        elif suffix == "mask.png":
+            mask_png = data
+        elif suffix in IMAGE_EXTENSIONS:
+            image, extension = data, suffix
+        else:
+            raise ValueError(f"unknown member {name!r}")
+    if image is None or not isinstance(record, dict) or not {"id", "labels"} <= record.keys():
+        raise ValueError(f"sample {key!r} lacks an image or a record")
+    return StoredSample(image, extension, record, mask_png)
+
+
+def to_sample(stored: StoredSample) -> Sample:
+    """The stored sample with boxes as an array and the mask decoded; the image stays encoded.
+
+    Raises:
+        ValueError: the mask does not decode; the boxes are not rows of four numbers.
+    """
+    boxes, frame = stored.record.get("boxes_xyxy"), stored.record.get("box_frame_wh")
+    return Sample(
+        id=stored.record["id"],
+        image=stored.image,
+        extension=stored.extension,
+        labels=tuple(stored.record["labels"]),
+        boxes_xyxy=None if boxes is None else np.asarray(boxes, dtype=np.float64).reshape(-1, 4),
+        box_frame_wh=None if frame is None else (int(frame[0]), int(frame[1])),
+        mask=None if stored.mask_png is None else decode_mask(stored.mask_png),
+    )
+
+
+def decode_mask(png: bytes) -> np.ndarray:
+    """(H, W) uint8: 0 background, 1 object, 255 ignore."""
+    mask = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    if mask is None or mask.ndim != 2 or mask.dtype != np.uint8:
+        raise ValueError("a mask that is no 8-bit grey PNG")
+    return mask
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    """Width and height from the image's header, (0, 0) where it is unreadable."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.size
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return (0, 0)
+
+
+def _members(ordinal: int, sample: Sample) -> list[tuple[str, bytes]]:
+    assert sample.extension in IMAGE_EXTENSIONS, sample.extension
+    key = f"{ordinal:09d}"
+    record = {
+        "id": sample.id,
+        "labels": list(sample.labels),
+        "boxes_xyxy": None
+        if sample.boxes_xyxy is None
+        else np.asarray(sample.boxes_xyxy, np.float64).tolist(),
+        "box_frame_wh": None if sample.box_frame_wh is None else list(sample.box_frame_wh),
+    }
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    members = [(f"{key}.{sample.extension}", sample.image), (f"{key}.json", text.encode())]
+    if sample.mask is not None:
+        members.append((f"{key}.mask.png", _encode_mask(sample.mask)))
+    return members
+
+
+def _encode_mask(mask: np.ndarray) -> bytes:
+    assert mask.dtype == np.uint8, mask.dtype
+    assert mask.ndim == 2, mask.shape
+    ok, png = cv2.imencode(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 6])
+    assert ok
+    return png.tobytes()
+
+
+def _row(sample: Sample, split: str, shard: int, offset: int, num_bytes: int) -> Row:
+    width, height = image_size(sample.image)
+    return Row(
+        id=sample.id,
+        split=split,
+        shard=shard,
+        offset=offset,
+        bytes=num_bytes,
+        labels=sample.labels,
+        width=width,
+        height=height,
+        num_boxes=0 if sample.boxes_xyxy is None else len(sample.boxes_xyxy),
+        has_mask=sample.mask is not None,
+    )
+
+
+def _parse_members(blob: bytes) -> Iterable[tuple[str, bytes]]:
+    """Names and bytes of a run of regular ustar members; stricter than tarfile, as bytes are untrusted."""
+    start = 0
+    while start < len(blob):
+        header = blob[start : start + BLOCK]
+        if len(header) < BLOCK or header[257:262] != b"ustar":
+            raise ValueError(f"no tar header at byte {start} of the sample")
+        if header[156:157] not in (b"0", b"\0"):
+            raise ValueError(f"no regular file at byte {start} of the sample")
+        name, size = _text(header[0:100]), _octal(header[124:136])
+        if not name or "/" in name or "\\" in name or ".." in name or header[345] != 0:
+            raise ValueError(f"refused member name {name!r}")
+        end = start + BLOCK + size
+        if end > len(blob):
+            raise ValueError(f"member {name!r} ends at byte {end} of a sample of {len(blob)} bytes")
+        yield name, blob[start + BLOCK : end]
+        start = end + -size % BLOCK
+
+
+def _text(field: bytes) -> str:
+    return field.split(b"\0", 1)[0].decode("ascii", errors="strict")
+
+
+def _octal(field: bytes) -> int:
+    digits = field.strip(b" \0")
+    if not digits.isdigit():
+        raise ValueError(f"tar size {digits!r} is no octal number")
+    return int(digits, 8)

@@ -1,0 +1,39 @@
+"""Pixels -> the square that a method wants. Random choices come from a generator made for each sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainTransform:
+    """Squash to `resize_px`, random crop of `image_px`, random flip: the field's training transform."""
+
+    resize_px: int
+    image_px: int
+    flip: bool
+
+    def __call__(self, rgb_HWC: np.ndarray, rng: np.random.Generator) -> Tensor:
+        """(3, image_px, image_px) uint8."""
+        image = squash(rgb_HWC, self.resize_px)
+        top, left = rng.integers(0, self.resize_px - self.image_px + 1, size=2).tolist()
+        image = image[:, top : top + self.image_px, left : left + self.image_px]
+        return image.flip(-1) if self.flip and rng.random() < 0.5 else image
+
+
+def squash(rgb_HWC: np.ndarray, side_px: int) -> Tensor:
+    """Resize to a square, bilinear with antialias, aspect not kept: (3, side_px, side_px) uint8."""
+    image = torch.from_numpy(np.ascontiguousarray(rgb_HWC)).permute(2, 0, 1)
+    return F.resize(image, [side_px, side_px], antialias=True)
+
+
+def normalise(image_BCHW: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """uint8 -> float32 by the method's statistics; done on the device, so that bytes cross the process border."""
+    device = image_BCHW.device
+    mean_C, std_C = torch.tensor(mean, device=device), torch.tensor(std, device=device)
+    return (image_BCHW.float() / 255 - mean_C[:, None, None]) / std_C[:, None, None]

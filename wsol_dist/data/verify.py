@@ -1,0 +1,192 @@
+"""Does a folder of shards hold what its index says? Every problem becomes one line."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from wsol_dist.data.index import Index, Shard, tar_problem
+from wsol_dist.data.parallel import in_order, num_cores
+from wsol_dist.data.shard import END_OF_TAR, StoredSample, decode_mask, image_size, read_sample
+from wsol_dist.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardTask:
+    """One tar and the rows that point into it."""
+
+    shard: Shard
+    rows: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checker:
+    """What all shards are checked against."""
+
+    folder: Path
+    num_classes: int
+    deep: bool
+
+
+def verify(
+    folder: Path, *, deep: bool = False, workers: int = 0, progress: Callable[[int], None] = lambda _: None
+) -> list[str]:
+    """The problems of a folder, an empty list if there are none.
+
+    Args:
+        folder: of the shards.
+        deep: also decode every image and mask.
+        workers: processes; 0 for one a core.
+        progress: told the number of samples after every shard.
+
+    Raises:
+        UserError: no folder of shards, so there is nothing to verify.
+    """
+    index = Index.load(folder, check_files=False)
+    samples = folder / index.samples.file
+    if not samples.is_file():
+        return [f"{samples}: missing"]
+    if hashlib.sha256(samples.read_bytes()).hexdigest() != index.samples.sha256:
+        return [f"{samples}: sha256 differs from the index"]
+    rows = index.table().to_pylist()
+    problems = list(_check_counts(index, rows))
+    by_shard: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_shard.setdefault(row["shard"], []).append(row)
+    tasks = [
+        ShardTask(shard=shard, rows=by_shard.get(number, [])) for number, shard in enumerate(index.shards)
+    ]
+    checker = Checker(folder=folder, num_classes=len(index.classes), deep=deep)
+    for task, found in zip(
+        tasks, in_order(_check_shard, tasks, shared=checker, num_workers=workers or num_cores()), strict=True
+    ):
+        problems += found
+        progress(len(task.rows))
+    return problems
+
+
+def _check_counts(index: Index, rows: list[dict[str, Any]]) -> Iterator[str]:
+    repeated = [name for name, count in Counter(row["id"] for row in rows).items() if count > 1]
+    yield from (f"{name}: this id has more than one row" for name in repeated)
+    known = set(range(len(index.shards)))
+    yield from (
+        f"{row['id']}: row points to shard {row['shard']}, which is not listed"
+        for row in rows
+        if row["shard"] not in known
+    )
+    for split, expected in index.splits.items():
+        labels = [row["labels"] for row in rows if row["split"] == split]
+        if len(labels) != expected.num_samples:
+            yield f"split {split}: {expected.num_samples} samples in the index, {len(labels)} rows"
+        counts = Counter(label for some in labels for label in some)
+        if tuple(counts[label] for label in range(len(index.classes))) != expected.num_images_per_class:
+            yield f"split {split}: images per class differ between index and rows"
+
+
+def _check_shard(checker: Checker, task: ShardTask) -> list[str]:
+    problem = tar_problem(checker.folder, task.shard)
+    if problem:
+        return [problem]
+    path = checker.folder / task.shard.file
+    data = path.read_bytes()
+    problems = []
+    if hashlib.sha256(data).hexdigest() != task.shard.sha256:
+        problems.append(f"{path}: sha256 differs from the index")
+    if len(task.rows) != task.shard.num_samples:
+        problems.append(f"{path}: {task.shard.num_samples} samples in the index, {len(task.rows)} rows")
+    position = 0
+    for row in task.rows:
+        where = f"{path}: {row['id']}"
+        if row["offset"] != position:
+            problems.append(
+                f"{where}: row starts at byte {row['offset']}, the sample before ends at {position}"
+            )
+        position = row["offset"] + row["bytes"]
+        problems += [
+            f"{where}: {line}" for line in _check_sample(checker, row, data[row["offset"] : position])
+        ]
+    if data[position:] != END_OF_TAR:
+        problems.append(f"{path}: bytes after the last sample")
+    return problems
+
+
+def _check_sample(checker: Checker, row: dict[str, Any], blob: bytes) -> Iterator[str]:
+    try:
+        stored = read_sample(blob)
+    except ValueError as error:
+        yield str(error)
+        return
+    boxes = stored.record.get("boxes_xyxy") or []
+    width, height = image_size(stored.image)
+    actual = {
+        "id": stored.record["id"],
+        "labels": stored.record["labels"],
+        "num_boxes": len(boxes),
+        "has_mask": stored.mask_png is not None,
+        "width": width,
+        "height": height,
+    }
+    yield from (
+        f"{name} {row[name]!r} in the row, {value!r} in the tar"
+        for name, value in actual.items()
+        if row[name] != value
+    )
+    if any(not 0 <= label < checker.num_classes for label in row["labels"]):
+        yield f"labels {row['labels']} outside 0 to {checker.num_classes - 1}"
+    if boxes and stored.record.get("box_frame_wh") is None:
+        yield "boxes without a frame"
+    if checker.deep:
+        yield from _check_decoding(stored, (width, height))
+
+
+def _check_decoding(stored: StoredSample, size_wh: tuple[int, int]) -> Iterator[str]:
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image = cv2.imdecode(np.frombuffer(stored.image, np.uint8), flags)
+    except cv2.error:
+        image = None
+    if image is None:
+        yield "the image does not decode"
+    elif image.shape[1::-1] != size_wh:
+        yield f"the image decodes to {image.shape[1::-1]}, its header says {size_wh}"
+    if stored.mask_png is not None:
+        try:
+            decode_mask(stored.mask_png)
+        except ValueError as error:
+            yield str(error)
+
+
+def find_sample(index: Index, sample_id: str) -> tuple[dict[str, Any], StoredSample]:
+    """Row and stored bytes of one sample.
+
+    Raises:
+        UserError: no such id, with those that look like it; its bytes are damaged.
+    """
+    import pyarrow.compute as pc
+
+    table = index.table()
+    rows = table.filter(pc.equal(table["id"], sample_id)).to_pylist()
+    if not rows:
+        some = (
+            pc.filter(table["id"], pc.match_substring(table["id"], sample_id))[:3].to_pylist()
+            or table["id"][:3].to_pylist()
+        )
+        raise UserError(f"{index.folder}: no sample {sample_id!r}; ids look like {', '.join(some)}")
+    row = rows[0]
+    path = index.path(row["shard"])
+    with path.open("rb") as file:
+        file.seek(row["offset"])
+        blob = file.read(row["bytes"])
+    try:
+        return row, read_sample(blob)
+    except ValueError as error:
+        raise UserError(
+            f"{path}: {sample_id}: {error}; `wsol shards verify {index.folder}` lists all damage"
+        ) from error

@@ -1,0 +1,120 @@
+"""Checkpoints: folders `step-00001234` that are whole or absent.
+
+A checkpoint holds `model.safetensors` (weights, readable without code), `state.json` (step and position in the
+data), `config.yaml`, and `zero/` (each rank's part of the optimizer).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+FOLDER = "checkpoints"
+WEIGHTS = "model.safetensors"
+_NAME = re.compile(r"step-(\d{8,})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainState:
+    """Where training stands."""
+
+    step: int
+    """Optimizer steps done."""
+    position: int
+    """Samples consumed since the start, over all ranks; it stands for order and random numbers too."""
+    world: int
+    """Ranks that wrote it."""
+
+
+def step_folder(run: Path, step: int) -> Path:
+    """Where the checkpoint after `step` optimizer steps lies."""
+    return run / FOLDER / f"step-{step:08d}"
+
+
+def complete_checkpoints(run: Path) -> list[Path]:
+    """Whole checkpoints, oldest first. A folder gets its name only when everything in it is written."""
+    found = [path for path in (run / FOLDER).glob("step-*") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: step_of(path))
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step in a checkpoint folder's name."""
+    match = _NAME.fullmatch(checkpoint.name)
+    assert match, checkpoint
+    return int(match[1])
+
+
+def begin(run: Path, step: int) -> Path:
+    """An empty folder to write a checkpoint into; rank 0 calls it, before a barrier."""
+    unfinished = step_folder(run, step).with_name(f".unfinished-{step:08d}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    return unfinished
+
+
+def unfinished_folder(run: Path, step: int) -> Path:
+    """The folder that `begin` made, for the other ranks."""
+    return step_folder(run, step).with_name(f".unfinished-{step:08d}")
+
+
+def finish(
+    run: Path, state: TrainState, weights: dict[str, Tensor], *, config_yaml: str, metadata: dict[str, str]
+) -> Path:
+    """Complete and name a checkpoint; rank 0 calls it after every rank wrote its part."""
+    unfinished, final = unfinished_folder(run, state.step), step_folder(run, state.step)
+    (unfinished / "state.json").write_text(json.dumps(asdict(state)) + "\n", encoding="utf-8")
+    (unfinished / "config.yaml").write_text(config_yaml, encoding="utf-8")
+    save_weights(unfinished / WEIGHTS, weights, metadata=metadata)
+    for path in unfinished.rglob("*"):
+        if path.is_file():
+            _sync(path)
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(unfinished, final)
+    _sync(final.parent)
+    return final
+
+
+def prune(run: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints."""
+    for path in complete_checkpoints(run)[:-keep]:
+        # Renamed first: a deletion that is cut off must not leave half a checkpoint under a whole one's name.
+        doomed = path.with_name(f".removed-{path.name}")
+        os.replace(path, doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def read_state(checkpoint: Path) -> TrainState:
+    """Step and position of a checkpoint."""
+    return TrainState(**json.loads((checkpoint / "state.json").read_text(encoding="utf-8")))
+
+
+def save_weights(path: Path, weights: dict[str, Tensor], *, metadata: dict[str, str]) -> None:
+    """A state dict as safetensors, with what it belongs to in the metadata."""
+    save_file({name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}, path, metadata)
+
+
+def weights_metadata(path: Path) -> dict[str, str]:
+    """What a .safetensors file says it belongs to (`method`, `num_classes`, `config`); empty for foreign files."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except SafetensorError:
+        return {}
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,54 @@
+"""What a recipe says about training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Optimisation, sharding and checkpoints. DeepSpeed's own dictionary is derived from this, never written."""
+
+    epochs: float = 20
+    """Length of training in epochs; fractions are allowed."""
+    global_batch: int = 256
+    """Images in one optimizer step, over all ranks and accumulation."""
+    accumulation: int = 1
+    """Micro-batches that a rank adds up before each step."""
+    optimizer: str = "adamw"
+    """Any optimizer name of timm: adamw, sgd, lamb, ..."""
+    lr: float = 5e-4
+    """Learning rate at the global batch given above; not scaled silently."""
+    weight_decay: float = 0.05
+    """Decay of weights; biases, norms and what the method names have none."""
+    momentum: float = 0.9
+    """Momentum of sgd; beta1 of Adam-like optimizers is timm's default."""
+    clip: float = 0.0
+    """Largest norm of the gradient over all parameters; 0 does not clip."""
+    schedule: Literal["constant", "multistep", "cosine"] = "multistep"
+    """Learning rate over time."""
+    milestones: tuple[float, ...] = (10, 12, 20)
+    """multistep: the lr falls at the start of these epochs, counted from 1."""
+    gamma: float = 0.1
+    """multistep: the factor at each milestone."""
+    warmup_epochs: float = 0
+    """The lr rises linearly from 0 over these epochs."""
+    zero: Literal[0, 1] = 1
+    """DeepSpeed ZeRO stage: 0 keeps the optimizer whole on each rank, 1 shards its state over the ranks."""
+    checkpoint_every_epochs: float = 1
+    """Write a checkpoint this often, and always at the end."""
+    keep_checkpoints: int = 2
+    """Older checkpoints are removed beyond this number."""
+    init: tuple[str, ...] = ()
+    """Weights to start from: .safetensors files or run folders; several are merged, each giving what it trained."""
+
+    def __post_init__(self) -> None:
+        positive = {"epochs": self.epochs, "global_batch": self.global_batch, "accumulation": self.accumulation}
+        for name, value in positive.items():
+            if value <= 0:
+                raise ValueError(f"{name} must be above 0, given {value}")
+        if self.keep_checkpoints < 1 or self.checkpoint_every_epochs <= 0:
+            raise ValueError("keep_checkpoints must be at least 1 and checkpoint_every_epochs above 0")
+        if self.global_batch % self.accumulation:
+            raise ValueError(f"global_batch {self.global_batch} is no multiple of accumulation {self.accumulation}")

@@ -1,0 +1,43 @@
+"""What submitit runs on the nodes: `wsol` with fixed arguments. Holds words only, and imports late."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class WsolJob:
+    """A `wsol` command line as a picklable callable."""
+
+    arguments: tuple[str, ...]
+
+    def __call__(self) -> int:
+        """Run the command on this task.
+
+        Raises:
+            SystemExit: the command's exit code, so that scheduler and dependent jobs see a failure.
+        """
+        describe_ranks()
+        from wsol_dist.cli import main
+
+        code = main(list(self.arguments))
+        if code:
+            sys.exit(code)
+        return code
+
+
+def describe_ranks() -> None:
+    """Say in torchrun's environment variables what submitit knows of this task."""
+    import submitit
+
+    tasks = submitit.JobEnvironment().num_tasks
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        os.environ.pop(name, None)  # of a job that submitted this one
+    # All GPUs of the node stay visible: DeepSpeed picks the one of LOCAL_RANK itself.
+    submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+    local = int(os.environ["LOCAL_WORLD_SIZE"])
+    os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // max(1, local)))
+    if tasks == 1:
+        os.environ["MASTER_ADDR"] = "127.0.0.1"

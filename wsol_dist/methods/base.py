@@ -1,0 +1,121 @@
+"""The protocol of a method: it knows its loss and its maps, and nothing of data, engine or report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from wsol_dist.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig:
+    """What every method's knobs share. A method derives its own `Config` from it, beside itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Localization:
+    """Score maps of the wanted classes of a batch."""
+
+    prob_BC: Tensor
+    """(B, C) float32: class probabilities."""
+    class_BK: Tensor
+    """(B, K) int64: the classes whose maps these are."""
+    map_BKhw: Tensor
+    """(B, K, h, w) float32: raw signed scores on the method's own grid; the metrics resize and normalise."""
+
+
+class Method(nn.Module):
+    """A localizer. Subclasses set `Config` and are built as `Class(config, num_classes)`."""
+
+    Config: type[MethodConfig] = MethodConfig
+    image_px: int
+    """Side of the square input that the method wants, in pixels."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def forward(self, image_BCHW: Tensor, label_B: Tensor) -> dict[str, Tensor]:
+        """The training loss of a batch.
+
+        Args:
+            image_BCHW: normalised images, float.
+            label_B: int64 class numbers.
+
+        Returns:
+            Scalars by name. `loss` is what is minimised, the others are logged beside it.
+        """
+        raise NotImplementedError
+
+    def localize(self, image_BCHW: Tensor, class_BK: Tensor | None = None) -> Localization:
+        """Class probabilities and the maps of the wanted classes; without gradient, in eval mode.
+
+        Args:
+            image_BCHW: normalised images, float.
+            class_BK: the wanted classes; None for the most probable one (K = 1).
+        """
+        raise NotImplementedError
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters without weight decay, besides biases and norms."""
+        return set()
+
+    def load_init(self, state: dict[str, Tensor]) -> list[str]:
+        """Start from a state dict of this method or of its backbone; a line each on what was not used.
+
+        Raises:
+            UserError: no tensor of the state belongs to this method, or one has another shape.
+        """
+        own = self.state_dict()
+        shared = [name for name in state if name in own]
+        if not shared:
+            first = next(iter(state), "nothing")
+            raise UserError(
+                f"the weights are not of {type(self).__name__}: they hold {first!r}, "
+                f"wanted is {next(iter(own))!r}; give weights of this method or of its backbone"
+            )
+        for name in shared:
+            if state[name].shape != own[name].shape:
+                raise UserError(
+                    f"the weights do not fit: {name!r} is {tuple(state[name].shape)} there and "
+                    f"{tuple(own[name].shape)} here; check the class count, the image size and the backbone"
+                )
+        missing, unexpected = self.load_state_dict(state, strict=False)
+        return [f"not in the file: {name}" for name in missing] + [f"not used: {name}" for name in unexpected]
+
+    def trained_keys(self) -> set[str]:
+        """State-dict keys, buffers included, that a run of this configuration trains.
+
+        They are what to take from it when runs that trained different parts are merged.
+        """
+        return set(self.state_dict())
+
+    @classmethod
+    def tiny_config(cls) -> MethodConfig:
+        """A configuration that runs within a second on one CPU core: what the contract test builds."""
+        return cls.Config()
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Eval mode without gradient; the mode from before comes back."""
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.train(was_training)
+
+
+def top_class(prob_BC: Tensor, class_BK: Tensor | None) -> Tensor:
+    """The wanted classes, or the most probable one: (B, K) int64."""
+    return prob_BC.argmax(dim=1, keepdim=True) if class_BK is None else class_BK
+
+
+def pick_maps(score_BChw: Tensor, class_BK: Tensor) -> Tensor:
+    """The wanted classes' maps out of all: (B, K, h, w)."""
+    rows = torch.arange(len(score_BChw), device=score_BChw.device)[:, None]
+    return score_BChw[rows, class_BK]

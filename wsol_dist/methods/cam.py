@@ -1,0 +1,141 @@
+"""CAM: the classifier's weights of a class applied to the last feature map (Zhou et al., CVPR 2016)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wsol_dist.errors import UserError
+from wsol_dist.methods.base import Localization, Method, MethodConfig, top_class
+from wsol_dist.models.backbones import build_cnn, download_state
+from wsol_dist.models.checkpoints import downloads_wanted, load_checked, read_state, wanted
+from wsol_dist.models.stems import keep_bn_eval
+
+PROBE_PX = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class CAMConfig(MethodConfig):
+    """Any timm CNN that ends in global average pooling and one linear layer."""
+
+    arch: str = "resnet50"
+    """Name of a timm CNN."""
+    model_kwargs: dict[str, bool | int | float | str] = field(default_factory=dict)
+    """Further arguments of the CNN, e.g. `pad_type: same`."""
+    image_px: int = 224
+    """Side of the input in pixels."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Pixel mean that the network was trained with, of values in 0..1."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Pixel standard deviation that the network was trained with, of values in 0..1."""
+    pretrained: bool = False
+    """Download timm's weights for `arch`; the only switch that uses the network."""
+    checkpoint: str | None = None
+    """Local weights in timm's format; a classifier of another class count is left out."""
+    bn_checkpoint: str | None = None
+    """Local file of batch-norm tensors that is loaded over `checkpoint`."""
+    bn_eval: bool = False
+    """Keep batch norms in eval mode while training; needed where the checkpoint has batch norm folded into
+    the convolutions (running variance 1)."""
+
+    def __post_init__(self) -> None:
+        if self.image_px <= 0:
+            raise ValueError(f"method.image_px: {self.image_px} is not positive")
+        if self.pretrained and self.checkpoint:
+            raise ValueError("method: give either `pretrained` or `checkpoint`, not both")
+        if min(self.std) <= 0:
+            raise ValueError(f"method.std: {self.std} is not positive")
+
+
+class CAM(Method):
+    """Plain class activation maps."""
+
+    Config = CAMConfig
+
+    def __init__(self, config: CAMConfig, num_classes: int) -> None:
+        super().__init__()
+        self.config = config
+        self.image_px, self.mean, self.std = config.image_px, config.mean, config.std
+        self.model: Any = build_cnn(
+            config.arch, config.model_kwargs, num_classes=num_classes, checkpoint=config.checkpoint
+        )
+        if downloads_wanted(config.pretrained):
+            self._load_download()
+        if wanted(config.bn_checkpoint):
+            source = f"method.bn_checkpoint {config.bn_checkpoint}"
+            load_checked(self.model, read_state(str(config.bn_checkpoint)), source=source, partial=True)
+        _check_linear_on_average(self.model, config.arch)
+
+    def forward(self, image_BCHW: Tensor, label_B: Tensor) -> dict[str, Tensor]:
+        logit_BC = self.model(image_BCHW)
+        accuracy = (logit_BC.detach().argmax(dim=1) == label_B).float().mean()
+        return {"loss": F.cross_entropy(logit_BC, label_B), "accuracy": accuracy}
+
+    def localize(self, image_BCHW: Tensor, class_BK: Tensor | None = None) -> Localization:
+        with self.evaluating():
+            feature_BFhw = self.model.forward_features(image_BCHW)
+            prob_BC = self.model.forward_head(feature_BFhw).float().softmax(dim=1)
+            class_BK = top_class(prob_BC, class_BK)
+            # Only the wanted classes: all C maps would cost C / K times as much.
+            weight_BKF = self.model.get_classifier().weight[class_BK].float()
+            map_BKhw = torch.einsum("bfhw,bkf->bkhw", feature_BFhw.float(), weight_BKF)
+        return Localization(prob_BC=prob_BC, class_BK=class_BK, map_BKhw=map_BKhw)
+
+    def train(self, mode: bool = True) -> CAM:
+        super().train(mode)
+        if self.config.bn_eval:
+            keep_bn_eval(self)
+        return self
+
+    def load_init(self, state: dict[str, Tensor]) -> list[str]:
+        """A state dict of this method or of the timm CNN; every tensor must fit, the classifier too."""
+        prefix = "model."
+        inner = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+        load_checked(self.model, inner, source="the weights")
+        return []
+
+    @classmethod
+    def tiny_config(cls) -> CAMConfig:
+        return CAMConfig(arch="resnet10t", image_px=64)
+
+    def _load_download(self) -> None:
+        classifier = self.model.default_cfg["classifier"]
+        own = self.model.state_dict()
+        state = download_state(self.config.arch)
+        for name, tensor in state.items():
+            if name.startswith(f"{classifier}.") and own[name].shape != tensor.shape:
+                state[name] = own[name]
+        load_checked(self.model, state, source=f"timm's weights of {self.config.arch}")
+
+
+def _check_linear_on_average(model: Any, arch: str) -> None:
+    """CAM holds only where the logits are linear in the averaged features: compare them on one input."""
+    if not (hasattr(model, "forward_features") and _is_linear_on_average(model)):
+        raise UserError(
+            f"method.arch: {arch!r} does not end in global average pooling and one linear layer, as "
+            "CAM needs; try resnet50, mobilenetv2_100 or densenet121"
+        )
+
+
+def _is_linear_on_average(model: Any) -> bool:
+    classifier = model.get_classifier()
+    if not isinstance(classifier, nn.Linear):
+        return False
+    ramp_BCHW = torch.linspace(-1, 1, 3 * PROBE_PX * PROBE_PX).sin().view(1, 3, PROBE_PX, PROBE_PX)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        try:
+            feature_BFhw = model.forward_features(ramp_BCHW)
+        except AssertionError:  # a transformer of a fixed input size
+            return False
+        if feature_BFhw.ndim != 4 or feature_BFhw.shape[1] != classifier.in_features:
+            return False
+        by_hand_BC = classifier(feature_BFhw.mean(dim=(2, 3)))
+        logit_BC = model.forward_head(feature_BFhw)
+    model.train(was_training)
+    return torch.allclose(logit_BC, by_hand_BC, rtol=1e-3, atol=1e-4)

@@ -1,0 +1,81 @@
+"""Fused attention through a timm transformer, and beside it the class token's part of each block's attention.
+
+Fused attention returns no weights, and the maps of TS-CAM need but one row of them. That row costs O(N) a
+block, so nothing of size N x N is ever held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import Attention
+from torch import Tensor
+
+Direction = Literal["class_query", "patch_query"]
+"""`class_query`: A[:, 0, 1:], the class token asks, the patches are the keys. `patch_query`: A[:, 1:, 0]."""
+
+CHUNK_ELEMENTS = 1 << 24
+"""Most scores held at once for `patch_query`: 64 MiB in float32."""
+
+
+def run_blocks_with_row(
+    blocks: Iterable[Any], token_BND: Tensor, *, num_prefix: int = 1, direction: Direction = "class_query"
+) -> tuple[Tensor, Tensor]:
+    """All blocks with fused attention, and the class token's attention summed over them.
+
+    Args:
+        blocks: timm `Block`s with timm `Attention`.
+        token_BND: tokens, the class token first, then `num_prefix - 1` others, then the patches.
+        num_prefix: tokens before the first patch.
+        direction: which part of the attention is wanted.
+
+    Returns:
+        The tokens (B, N, D) after the last block; the row (B, N - num_prefix) float32: mean over heads of
+        softmax(q k^T / sqrt(d)), before dropout, summed over blocks (TS-CAM, without rollout).
+    """
+    row_BN = torch.zeros(())
+    for index, block in enumerate(blocks):
+        token_BND, row = _block(block, token_BND, num_prefix, direction)
+        row_BN = row if index == 0 else row_BN + row
+    return token_BND, row_BN
+
+
+def _block(block: Any, x: Tensor, num_prefix: int, direction: Direction) -> tuple[Tensor, Tensor]:
+    out, row_BN = _attend(block.attn, block.norm1(x), num_prefix, direction)
+    x = x + block.drop_path1(block.ls1(out))
+    return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x)))), row_BN
+
+
+def _attend(attn: Attention, x: Tensor, num_prefix: int, direction: Direction) -> tuple[Tensor, Tensor]:
+    """timm's `Attention.forward`, with the row taken from the same q and k."""
+    B, N, _ = x.shape
+    q, k, v = attn.qkv(x).reshape(B, N, 3, attn.num_heads, attn.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+    q, k = attn.q_norm(q), attn.k_norm(k)
+    dropout = attn.attn_drop.p if attn.training else 0.0
+    out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=attn.scale)
+    out = attn.norm(out.transpose(1, 2).reshape(B, N, attn.attn_dim))
+    if attn.gate is not None:
+        out = out * attn.gate(x).sigmoid()
+    row_of = class_query_row if direction == "class_query" else patch_query_row
+    return attn.proj_drop(attn.proj(out)), row_of(q, k, scale=attn.scale)[:, num_prefix - 1 :]
+
+
+def class_query_row(q_BHNd: Tensor, k_BHNd: Tensor, *, scale: float) -> Tensor:
+    """A[:, 0, 1:] of A = mean over heads of softmax(scale q k^T): (B, N - 1) float32."""
+    score_BHN = (q_BHNd[:, :, :1] @ k_BHNd.transpose(-2, -1)).squeeze(2).float() * scale
+    return score_BHN.softmax(dim=-1).mean(dim=1)[:, 1:]
+
+
+def patch_query_row(q_BHNd: Tensor, k_BHNd: Tensor, *, scale: float) -> Tensor:
+    """A[:, 1:, 0] of the same A: (B, N - 1) float32; exp(score of the class key - log-sum-exp)."""
+    B, H, N, _ = q_BHNd.shape
+    chunk = max(1, CHUNK_ELEMENTS // (B * H * N))
+    key_BHdN = k_BHNd.transpose(-2, -1)
+    parts = []
+    for q in q_BHNd[:, :, 1:].split(chunk, dim=2):
+        score_BHcN = (q @ key_BHdN).float() * scale
+        parts.append((score_BHcN[..., 0] - score_BHcN.logsumexp(dim=-1)).exp().mean(dim=1))
+    return torch.cat(parts, dim=1)

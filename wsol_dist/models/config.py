@@ -1,0 +1,76 @@
+"""Which network carries a method. Free of torch, so that `--help` stays instant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+CONV_STEM = "conv"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTConfig:
+    """A vision transformer of timm, whole, resized, or behind a convolutional stem."""
+
+    arch: str = "deit_small_patch16_224"
+    """Name of a timm VisionTransformer with a class token and learned position embeddings."""
+    pretrained: bool = False
+    """Download timm's weights for `arch`; the only switch that uses the network."""
+    checkpoint: str | None = None
+    """Local .safetensors or .pth of `arch`; its position embeddings are resized bicubically to the grid."""
+    depth: int | None = None
+    """Number of blocks; none keeps the architecture's."""
+    width: int | None = None
+    """Token width; none keeps the architecture's."""
+    heads: int | None = None
+    """Attention heads a block; none keeps the architecture's."""
+    mlp_ratio: float | None = None
+    """Hidden width of the MLPs over the token width; none keeps the architecture's."""
+    patch_px: int | None = None
+    """Patch side and stride in pixels; none keeps the architecture's. A CNN stem has `stem_stride`."""
+    drop_path: float = 0.1
+    """Stochastic depth at the last block, rising linearly from 0."""
+    stem: str | None = None
+    """None: linear patches. `conv`: a small random-initialised stem of 3x3 stride-2 convolutions down to
+    `patch_px`. Any other word: a timm CNN whose feature map at `stem_stride` becomes the patches."""
+    stem_stride: int = 16
+    """Stride of the CNN feature map that becomes the patches; usually 16 or 8."""
+    stem_kwargs: dict[str, bool | int | float | str] = field(default_factory=dict)
+    """Further arguments of the CNN, e.g. `pad_type: same`."""
+    stem_checkpoint: str | None = None
+    """Local weights of the whole CNN in timm's format; its classifier is not used."""
+    stem_bn_checkpoint: str | None = None
+    """Local file of batch-norm tensors that is loaded over `stem_checkpoint`."""
+    freeze_stem: bool = False
+    """Keep the CNN as it is; the 1x1 convolution behind it still trains."""
+    stem_bn_eval: bool = True
+    """Keep the CNN's batch norms in eval mode while training; needed where the checkpoint has batch norm
+    folded into the convolutions (running variance 1)."""
+
+    def __post_init__(self) -> None:
+        for name in ("depth", "width", "heads", "patch_px", "mlp_ratio"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"backbone.{name}: {value} is not positive")
+        if self.width and self.heads and self.width % self.heads:
+            raise ValueError(f"backbone.width: {self.width} is not a multiple of heads = {self.heads}")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"backbone.drop_path: {self.drop_path} is not in [0, 1)")
+        if self.pretrained and self.checkpoint:
+            raise ValueError("backbone: give either `pretrained` or `checkpoint`, not both")
+        self._check_stem()
+
+    def _check_stem(self) -> None:
+        if self.stem in (None, CONV_STEM):
+            given = [name for name in ("stem_checkpoint", "stem_bn_checkpoint") if getattr(self, name)]
+            if given or self.freeze_stem:
+                raise ValueError(f"backbone.{(given or ['freeze_stem'])[0]}: needs `stem` to name a timm CNN")
+        elif self.patch_px is not None:
+            raise ValueError(
+                "backbone.patch_px: a CNN stem sets the stride by `stem_stride`; leave patch_px out"
+            )
+        if self.stem_stride not in (4, 8, 16, 32):
+            raise ValueError(f"backbone.stem_stride: {self.stem_stride}; allowed: 4, 8, 16, 32")
+        if self.stem == CONV_STEM and self.patch_px is not None and self.patch_px & (self.patch_px - 1):
+            raise ValueError(
+                f"backbone.patch_px: {self.patch_px} is not a power of two, as the conv stem needs"
+            )

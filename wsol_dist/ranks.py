@@ -1,0 +1,142 @@
+"""Rank, world and the few collectives that the project needs; the lowest layer, over torch.distributed."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+TIMEOUT = timedelta(minutes=30)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """This process among all: works the same with one process and no process group."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def is_main(self) -> bool:
+        """True on the one rank that prints and writes shared files."""
+        return self.rank == 0
+
+    def all_sum(self, counts: np.ndarray) -> np.ndarray:
+        """Integer counters summed over all ranks; the same array on every rank.
+
+        Args:
+            counts: int64, any shape, equal on all ranks.
+        """
+        if self.world == 1:
+            return counts
+        total = torch.from_numpy(counts.copy()).to(self.device)
+        dist.all_reduce(total)
+        return total.cpu().numpy()
+
+    def mean(self, values: list[float]) -> list[float]:
+        """Floats averaged over all ranks; for logs, not for results."""
+        if self.world == 1:
+            return values
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return (total / self.world).tolist()
+
+    def gather(self, thing: Any) -> list[Any]:
+        """A picklable thing of every rank, in rank order, on every rank."""
+        if self.world == 1:
+            return [thing]
+        things: list[Any] = [None] * self.world
+        dist.all_gather_object(things, thing)
+        return things
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        if self.world > 1:
+            dist.barrier()
+
+
+def from_environment() -> Ranks:
+    """The ranks that torchrun, submitit or srun describe, with the process group started; alone without any.
+
+    NCCL on GPUs, gloo on CPUs. Raises RuntimeError where the group does not come together in half an hour.
+    """
+    describe_slurm()
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "127.0.0.1")):
+        os.environ.setdefault(name, value)
+    if "MASTER_PORT" not in os.environ:
+        assert os.environ["WORLD_SIZE"] == "1", "several ranks without MASTER_PORT"
+        os.environ["MASTER_PORT"] = str(free_port())
+    return start_group()
+
+
+def describe_slurm() -> None:
+    """Under a plain `srun`, say in torchrun's variables what SLURM says in its own.
+
+    `MASTER_ADDR` and `MASTER_PORT` come from the job script, which runs before the ranks do.
+    """
+    if "RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) == 1 or "SLURM_PROCID" not in os.environ:
+        return
+    os.environ["RANK"] = os.environ["SLURM_PROCID"]
+    os.environ["WORLD_SIZE"] = os.environ["SLURM_NTASKS"]
+    os.environ["LOCAL_RANK"] = os.environ["SLURM_LOCALID"]
+
+
+def start_group() -> Ranks:
+    """The process group of torchrun's environment variables."""
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        # Under srun with one GPU bound to each task there is a single visible device, whatever the local rank.
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    return Ranks(rank=rank, world=world, device=device)
+
+
+def stop_group() -> None:
+    """End the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def free_port() -> int:
+    """A TCP port that is free on this machine now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def spawn(function: Callable[..., None], procs: int, *args: Any) -> None:
+    """Run `function(ranks, *args)` in several processes of this machine, or right here for one.
+
+    A rank that raises or dies ends all of them, with its error.
+    """
+    if procs == 1:
+        function(from_environment(), *args)
+        stop_group()
+        return
+    import torch.multiprocessing as mp
+
+    mp.spawn(_spawned, args=(function, procs, free_port(), args), nprocs=procs)
+
+
+def _spawned(rank: int, function: Callable[..., None], procs: int, port: int, args: tuple[Any, ...]) -> None:
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(procs),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // procs))
+    function(start_group(), *args)
+    stop_group()
