@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works in a clone that is not installed
 
-from wsol_dist.commands.shards import script
+from wsol_dist.cli import run
 
 if __name__ == "__main__":
-    sys.exit(script("verify"))
+    sys.exit(run("wsol_dist.commands.shards", ["verify", *sys.argv[1:]]))

@@ -62,10 +62,14 @@ def recipe_path(recipe: str) -> Path:
     if recipe.endswith((".yaml", ".yml")):
         path = Path(recipe)
         if not path.is_file():
-            raise UserError(f"recipe {recipe!r}: there is no such file; recipes by name: {', '.join(recipe_names())}")
+            raise UserError(
+                f"recipe {recipe!r}: there is no such file; recipes by name: {', '.join(recipe_names())}"
+            )
         return path
     if recipe not in recipe_names():
-        raise UserError(f"unknown recipe {recipe!r}; {did_you_mean(recipe, recipe_names())}; or a path to a .yaml file")
+        raise UserError(
+            f"unknown recipe {recipe!r}; {did_you_mean(recipe, recipe_names())}; or a path to a .yaml file"
+        )
     return RECIPES / f"{recipe}.yaml"
 
 
@@ -80,9 +84,7 @@ def load(recipe: str, overrides: list[str] | None = None) -> Config:
     return override(config, overrides or [], prog=f"wsol ... {recipe}")
 
 
-def parse_with_recipe(
-    parser: argparse.ArgumentParser, argv: list[str]
-) -> tuple[argparse.Namespace, Config]:
+def parse_with_recipe(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, Config]:
     """A command's own arguments (with a positional `recipe`), and the recipe overridden by all the others.
 
     The parser must be made with `add_help=False, allow_abbrev=False`: `--help` behind a recipe shows the recipe's
@@ -173,7 +175,11 @@ def _problem(cls: type, error: Any, prefix: str) -> str:
         allowed = _field_names(cls, error["loc"][:-1])
         return f"{prefix}{path}: unknown key; {did_you_mean(str(error['loc'][-1]), allowed)}"
     message = error["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(error["input"], dict) else f": given {error['input']!r} ({type(error['input']).__name__})"
+    given = (
+        ""
+        if isinstance(error["input"], dict)
+        else f": given {error['input']!r} ({type(error['input']).__name__})"
+    )
     return f"{prefix}{path}{given}: {message}" if path else f"{prefix.rstrip('.')}{given}: {message}"
 
 
@@ -227,7 +233,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
             if key in seen:
-                raise yaml.YAMLError(f"duplicate key {key!r} in lines {seen[key]} and {line}; keep one of them")
+                raise yaml.YAMLError(
+                    f"duplicate key {key!r} in lines {seen[key]} and {line}; keep one of them"
+                )
             seen[key] = line
         return super().construct_mapping(node, deep)
-

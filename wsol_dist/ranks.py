@@ -69,7 +69,12 @@ def from_environment() -> Ranks:
     NCCL on GPUs, gloo on CPUs. Raises RuntimeError where the group does not come together in half an hour.
     """
     describe_slurm()
-    for name, value in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "127.0.0.1")):
+    for name, value in (
+        ("RANK", "0"),
+        ("WORLD_SIZE", "1"),
+        ("LOCAL_RANK", "0"),
+        ("MASTER_ADDR", "127.0.0.1"),
+    ):
         os.environ.setdefault(name, value)
     if "MASTER_PORT" not in os.environ:
         assert os.environ["WORLD_SIZE"] == "1", "several ranks without MASTER_PORT"
@@ -82,7 +87,11 @@ def describe_slurm() -> None:
 
     `MASTER_ADDR` and `MASTER_PORT` come from the job script, which runs before the ranks do.
     """
-    if "RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) == 1 or "SLURM_PROCID" not in os.environ:
+    if (
+        "RANK" in os.environ
+        or int(os.environ.get("SLURM_NTASKS", "1")) == 1
+        or "SLURM_PROCID" not in os.environ
+    ):
         return
     os.environ["RANK"] = os.environ["SLURM_PROCID"]
     os.environ["WORLD_SIZE"] = os.environ["SLURM_NTASKS"]

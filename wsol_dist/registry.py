@@ -37,5 +37,7 @@ def method_class(name: str) -> type[Method]:
         return getattr(importlib.import_module(module_name), class_name)
     except (ModuleNotFoundError, AttributeError) as error:
         if target == name:
-            raise UserError(f"method.name: cannot import {name!r}: {error}; write it as module:Class") from error
+            raise UserError(
+                f"method.name: cannot import {name!r}: {error}; write it as module:Class"
+            ) from error
         raise

@@ -31,7 +31,9 @@ def main(argv: list[str]) -> int:
     if own.nodes < 1:
         raise UserError(f"--nodes: given {own.nodes}, at least 1 is needed")
     if own.cluster != "slurm" and own.nodes > 1:
-        raise UserError(f"--nodes: given {own.nodes}, but --cluster {own.cluster} has this one machine; use --nodes 1")
+        raise UserError(
+            f"--nodes: given {own.nodes}, but --cluster {own.cluster} has this one machine; use --nodes 1"
+        )
     procs = own.procs_per_node if own.procs_per_node is not None else gpus_per_node(own)
     if procs < 1:
         raise UserError(f"--procs-per-node: given {procs}, at least 1 is needed")
@@ -40,7 +42,9 @@ def main(argv: list[str]) -> int:
     if own.dry_run:
         return plan.show()
     if own.cluster == "slurm" and shutil.which("sbatch") is None:
-        raise UserError("--cluster slurm: SLURM is not installed here (no sbatch); use --cluster local, or --dry-run")
+        raise UserError(
+            "--cluster slurm: SLURM is not installed here (no sbatch); use --cluster local, or --dry-run"
+        )
     check(config, world=own.nodes * procs)
     prepare_folder(config, folder, write=True)
     mark_started(folder)
@@ -52,10 +56,14 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python launch/submit.py", description=__doc__, allow_abbrev=False, add_help=False
     )
-    parser.add_argument("recipe", nargs="?", default=DEFAULT_RECIPE, help=f"recipe or .yaml; default {DEFAULT_RECIPE}")
+    parser.add_argument(
+        "recipe", nargs="?", default=DEFAULT_RECIPE, help=f"recipe or .yaml; default {DEFAULT_RECIPE}"
+    )
     parser.add_argument("--nodes", type=int, default=1, help="machines")
     parser.add_argument("--procs-per-node", type=int, help="processes on each; default its GPUs, else 1")
-    parser.add_argument("--gpus-per-node", type=int, help="GPUs to ask for on each node; default 8 on slurm, else those here")
+    parser.add_argument(
+        "--gpus-per-node", type=int, help="GPUs to ask for on each node; default 8 on slurm, else those here"
+    )
     parser.add_argument("--cpus-per-proc", type=int, default=8, help="cores for each process (slurm)")
     parser.add_argument("--partition", help="SLURM partition")
     parser.add_argument("--account", help="SLURM account")
@@ -65,7 +73,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="run folder; default runs/NAME")
     parser.add_argument("--splits", default="val,test", help="what the evaluator job scores, in this order")
     parser.add_argument("--dry-run", action="store_true", help="print the job scripts and submit nothing")
-    parser.add_argument("-h", "--help", action="help", help="show this help; behind a recipe: also `wsol train RECIPE --help`")
+    parser.add_argument(
+        "-h", "--help", action="help", help="show this help; behind a recipe: also `wsol train RECIPE --help`"
+    )
     return parser
 
 
@@ -123,7 +133,9 @@ class Plan:
             gpus_per_node=self._gpus(),
         )
         if self.own.cluster == "slurm":
-            executor.update_parameters(**{f"slurm_{key}": value for key, value in self.slurm_options(dependency).items()})
+            executor.update_parameters(
+                **{f"slurm_{key}": value for key, value in self.slurm_options(dependency).items()}
+            )
             executor.update_parameters(cpus_per_task=self.own.cpus_per_proc)
         return executor
 
@@ -182,7 +194,9 @@ class Plan:
         if self.own.cluster == "slurm":
             evaluate = self.executor("evaluate", f"afterany:{train.job_id}").submit(self.evaluate_job)
             self._announce("evaluator", evaluate)
-            print(f"watch       tail -F {train.paths.stdout}; squeue --me; W&B: project {self.config.track.project}")
+            print(
+                f"watch       tail -F {train.paths.stdout}; squeue --me; W&B: project {self.config.track.project}"
+            )
             return 0
         if not wait_and_show(train):
             return 1
@@ -215,7 +229,10 @@ def wait_and_show(job: Any) -> bool:
     try:
         job.results()
     except Exception as error:
-        print(f"error: job {job.job_id} failed; its log: {job.paths.stdout}\n{last_line(str(error))}", file=sys.stderr)
+        print(
+            f"error: job {job.job_id} failed; its log: {job.paths.stdout}\n{last_line(str(error))}",
+            file=sys.stderr,
+        )
         return False
     return True
 

@@ -110,7 +110,9 @@ class Trainer:
             first_step=self.first_step,
             last_step=self.steps.total,
         )
-        return iter(training_batches(self.index, self.config.data, order=order, image_px=self.method.image_px))
+        return iter(
+            training_batches(self.index, self.config.data, order=order, image_px=self.method.image_px)
+        )
 
     def _micro_batches(
         self, batches: Iterator[TrainingBatch], meter: Meter, track: Track
@@ -126,7 +128,9 @@ class Trainer:
     def _count_broken(self, ids: list[str], track: Track) -> None:
         for one in set(ids) - self.broken:
             self.broken.add(one)
-            track.line(f"image does not decode, the next one stands in for it: {one} ({len(self.broken)} so far)")
+            track.line(
+                f"image does not decode, the next one stands in for it: {one} ({len(self.broken)} so far)"
+            )
         if len(self.broken) > self.max_broken:
             raise UserError(
                 f"{len(self.broken)} images do not decode, more than data.max_bad allows ({self.max_broken}): "

@@ -1,4 +1,4 @@
-"""The class token's row beside fused attention, held against the materialised N x N attention and against timm."""
+"""The class token's row beside fused attention, held against materialised attention and against timm."""
 
 import pytest
 import timm
@@ -62,7 +62,7 @@ def test_row_equals_the_materialised_sum(name, direction, chunk_elements, image,
     _, row = run_blocks_with_row(vit.blocks, embed(vit, image), num_prefix=prefix, direction=direction)
 
     assert row.shape == (2, 16)
-    assert wanted.std() > 1e-3, "the reference is flat, so the comparison proves nothing"
+    assert wanted.std() > 0.2 * wanted.mean(), "the reference is flat, so the comparison proves nothing"
     torch.testing.assert_close(row, wanted, atol=1e-5, rtol=0)
 
 

@@ -27,12 +27,12 @@ CONFIG = EvaluateConfig(size_px=SIZE)
 
 
 def make_images(count, seed):
-    """Dicts as brute_force reads them: several boxes, none, equal probabilities, images that do not decode."""
+    """Dicts as brute_force reads them: boxes beyond the frame, none, equal probabilities, broken ones."""
     rng = np.random.default_rng(seed)
     images = []
     for number in range(count):
         frame = rng.integers(20, 90, 2)
-        corners = np.sort(rng.uniform(0, 1, (rng.integers(1, 4), 2, 2)), axis=1) * frame
+        corners = np.sort(rng.uniform(0, 1.2, (rng.integers(1, 4), 2, 2)), axis=1) * frame
         decoded = rng.random() > 0.1
         images.append(
             {

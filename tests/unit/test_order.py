@@ -10,7 +10,9 @@ def shards_of(*sizes: int) -> np.ndarray:
     return np.repeat(np.arange(len(sizes)), sizes)
 
 
-@pytest.mark.parametrize(("sizes", "lanes", "window"), [((5, 7, 1), 4, 3), ((100,) * 9, 64, 50), ((3,), 64, 1), ((17, 20), 1, 100)])
+@pytest.mark.parametrize(
+    ("sizes", "lanes", "window"), [((5, 7, 1), 4, 3), ((100,) * 9, 64, 50), ((3,), 64, 1), ((17, 20), 1, 100)]
+)
 def test_is_a_permutation_that_seed_and_epoch_fix(sizes: tuple[int, ...], lanes: int, window: int) -> None:
     rows = shards_of(*sizes)
     order = epoch_order(rows, seed=3, epoch=2, lanes=lanes, window=window)
@@ -29,7 +31,9 @@ def test_epochs_and_seeds_differ() -> None:
 def test_ranks_partition_each_global_batch(world: int) -> None:
     order = epoch_order(shards_of(40, 30, 27), seed=0, epoch=0, lanes=8, window=10)
     for step in range(steps_per_epoch(97, 12)):
-        parts = [rank_rows(order, step=step, global_batch=12, rank=rank, world=world) for rank in range(world)]
+        parts = [
+            rank_rows(order, step=step, global_batch=12, rank=rank, world=world) for rank in range(world)
+        ]
         assert {len(part) for part in parts} == {12 // world}
         assert sorted(np.concatenate(parts)) == sorted(order[step * 12 : (step + 1) * 12])
 
@@ -38,7 +42,11 @@ def test_a_rank_reads_its_own_lanes_shards_only() -> None:
     rows = shards_of(*[20] * 16)
     order = epoch_order(rows, seed=1, epoch=0, lanes=8, window=10)
     read = [
-        {rows[row] for step in range(20) for row in rank_rows(order, step=step, global_batch=16, rank=rank, world=4)}
+        {
+            rows[row]
+            for step in range(20)
+            for row in rank_rows(order, step=step, global_batch=16, rank=rank, world=4)
+        }
         for rank in range(4)
     ]
     assert sum(len(shards) for shards in read) == len(set().union(*read)) == 16

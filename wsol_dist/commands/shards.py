@@ -17,6 +17,12 @@ import tyro
 from wsol_dist.data import sources
 from wsol_dist.errors import UserError, did_you_mean
 
+USAGE = """usage: wsol shards {pack,verify,ls,show} ...
+
+  pack SOURCE --out FOLDER ...   make shards of a data set; `pack --help` lists the sources
+  verify FOLDER [--deep]         check that a folder holds what its index says
+  ls FOLDER                      splits, shards, bytes, classes
+  show FOLDER ID [--out FILE]    one sample's record; --out writes its image"""
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -61,26 +67,11 @@ def main(argv: list[str]) -> int:
         "show": _show,
     }
     if not argv or argv[0] in ("-h", "--help"):
-        print(f"usage: wsol shards {{{','.join(actions)}}} ...\n\n{__doc__}\n")
-        print(
-            "  pack SOURCE --out FOLDER ...  make shards; --help lists the sources\n  verify FOLDER [--deep]        check them"
-        )
-        print(
-            "  ls FOLDER                     splits, bytes, classes\n  show FOLDER ID [--out FILE]   one sample"
-        )
+        print(USAGE)
         return 0 if argv else 2
     if argv[0] not in actions:
         raise UserError(f"wsol shards: unknown action {argv[0]!r}; {did_you_mean(argv[0], list(actions))}")
     return actions[argv[0]](argv[1:])
-
-
-def script(action: str) -> int:
-    """Run one action as its own program: a user's mistake becomes lines and exit code 2."""
-    try:
-        return main([action, *sys.argv[1:]])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
 
 
 def _pack(argv: list[str]) -> int:
@@ -89,7 +80,8 @@ def _pack(argv: list[str]) -> int:
         return 0 if argv else 2
     if argv[0].startswith("-"):
         raise UserError(
-            f"shards pack: the source comes first, {argv[0]!r} given; sources: {', '.join(sources.source_names())}"
+            f"shards pack: {argv[0]!r} given where the source belongs; "
+            f"sources: {', '.join(sources.source_names())}"
         )
     name = argv[0]
     module = sources.source_module(name)
@@ -111,7 +103,7 @@ def _parse_pack(name: str, options_class: type, argv: list[str]) -> tuple[Any, A
     both = dataclasses.make_dataclass(
         "Pack", [("pack", flat[PackOptions]), ("source", flat[options_class])], frozen=True, kw_only=True
     )
-    parsed = tyro.cli(both, args=argv, prog=f"shards/pack.py {name}", description=sources.summary(name))
+    parsed: Any = tyro.cli(both, args=argv, prog=f"shards/pack.py {name}", description=sources.summary(name))
     return parsed.pack, parsed.source
 
 
@@ -156,7 +148,8 @@ def _list(argv: list[str]) -> int:
     options = tyro.cli(ListOptions, args=argv, prog="wsol shards ls")
     index = Index.load(options.folder)
     print(
-        f"{options.folder}: {index.name}, {len(index.classes)} classes, columns {', '.join(index.columns)}, seed {index.seed}"
+        f"{options.folder}: {index.name}, {len(index.classes)} classes, "
+        f"columns {', '.join(index.columns)}, seed {index.seed}"
     )
     print(f"{'split':<10}{'samples':>10}{'shards':>8}{'bytes':>12}   images per class")
     for name, split in index.splits.items():

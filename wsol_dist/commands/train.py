@@ -12,7 +12,9 @@ from wsol_dist.errors import UserError, did_you_mean
 
 def main(argv: list[str]) -> int:
     """Entry of `wsol train`; under torchrun, submitit or srun each rank calls it."""
-    parser = argparse.ArgumentParser(prog="wsol train", description=__doc__, allow_abbrev=False, add_help=False)
+    parser = argparse.ArgumentParser(
+        prog="wsol train", description=__doc__, allow_abbrev=False, add_help=False
+    )
     parser.add_argument("recipe", help="name of a recipe, or a path to a .yaml file")
     parser.add_argument("--out", type=Path, help="run folder; default runs/NAME")
     own, config = parse_with_recipe(parser, argv)

@@ -20,8 +20,9 @@ def need_folder(path: Path, what: str) -> Path:
 
 
 def extension_of(path: str | Path) -> str:
-    """The extension in lower case without a dot."""
-    return Path(path).suffix.lower().removeprefix(".")
+    """The extension in lower case without a dot, one name a format: jpg, not jpeg."""
+    extension = Path(path).suffix.lower().removeprefix(".")
+    return "jpg" if extension == "jpeg" else extension
 
 
 def folders_in(folder: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Packing: a source's samples, shuffled once, as shards with an index; the same bytes for any number of workers."""
+"""Packing: a source's samples, shuffled once, as shards with an index; the same bytes with any workers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class PackOptions:
     seed: int = 0
     """Seed of the order of the samples and of the held-out val split."""
     samples_per_shard: int | None = None
-    """At most this many samples a shard; by default 1000, and fewer where a split would get less than 64 shards."""
+    """At most this many samples a shard; default 1000, fewer where a split would have under 64 shards."""
     val_from: str | None = None
     """Split out of which a val split is held; by default train. Only for sources without a val split."""
     val_fraction: float = 0.1
@@ -91,15 +92,15 @@ def make_plan(name: str, source: Source, source_options: Any, options: PackOptio
     """
     _check_options(options)
     splits = _by_split(source, options)
-    rng_items = {split: _shuffled(items, split, options.seed) for split, items in splits.items()}
+    ordered = {split: _shuffled(items, split, options.seed) for split, items in splits.items()}
     return Plan(
         name=name,
         options=_recorded(source_options, options),
         seed=options.seed,
         classes=tuple(source.classes),
-        items=rng_items,
-        shards=list(_shard_tasks(rng_items, options)),
-        items_sha256=_items_sha256(rng_items),
+        items=ordered,
+        shards=list(_shard_tasks(ordered, options)),
+        items_sha256=_items_sha256(splits),
     )
 
 
@@ -148,7 +149,8 @@ def already_packed(plan: Plan, source: Source, options: PackOptions) -> bool:
 
 
 def _differs(plan: Plan, found: Index, name: str) -> bool:
-    return json.dumps(getattr(plan, name)) != json.dumps(getattr(found, name))
+    mine, theirs = (json.dumps(getattr(side, name), sort_keys=True) for side in (plan, found))
+    return mine != theirs
 
 
 def _same_bytes(plan: Plan, source: Source, found: Index) -> bool:
@@ -188,10 +190,12 @@ def _by_split(source: Source, options: PackOptions) -> dict[str, list[Item]]:
         splits.setdefault(item.split, []).append(item)
     if not splits:
         raise UserError("the source has no samples")
-    return _hold_out_val(splits, options)
+    return _hold_out_val(splits, options, source.classes)
 
 
-def _hold_out_val(splits: dict[str, list[Item]], options: PackOptions) -> dict[str, list[Item]]:
+def _hold_out_val(
+    splits: dict[str, list[Item]], options: PackOptions, classes: Sequence[str]
+) -> dict[str, list[Item]]:
     """A val split out of another one, by a hash of the id: stays the same when images are added."""
     origin = options.val_from or "train"
     if options.val_from is not None and "val" in splits:
@@ -206,12 +210,23 @@ def _hold_out_val(splits: dict[str, list[Item]], options: PackOptions) -> dict[s
     parts = dict(splits)
     parts[origin] = [item for item in splits[origin] if item.id not in held]
     parts["val"] = [dataclasses.replace(item, split="val") for item in splits[origin] if item.id in held]
-    empty = [name for name in (origin, "val") if not parts[name]]
-    if empty:
-        raise UserError(
-            f"--val-fraction: {options.val_fraction} of {len(splits[origin])} images leaves {empty[0]} empty"
-        )
+    _check_held_out(parts, origin, options.val_fraction, classes)
     return parts
+
+
+def _check_held_out(
+    parts: dict[str, list[Item]], origin: str, fraction: float, classes: Sequence[str]
+) -> None:
+    cure = "give another --val-fraction or --seed, or --val-fraction 0 for no val split"
+    for name in (origin, "val"):
+        if not parts[name]:
+            raise UserError(f"--val-fraction: {fraction} leaves no image for {name}; {cure}")
+    kept = {label for item in parts[origin] for label in item.labels}
+    lost = sorted({label for item in parts["val"] for label in item.labels} - kept)
+    if lost and origin == "train":
+        raise UserError(
+            f"--val-fraction: {fraction} leaves class {classes[lost[0]]!r} without images in train; {cure}"
+        )
 
 
 def _hash_fraction(sample_id: str, seed: int) -> float:
@@ -230,7 +245,7 @@ def _shard_tasks(splits: dict[str, list[Item]], options: PackOptions) -> Iterato
         most = options.samples_per_shard or min(MAX_SAMPLES, max(MIN_SAMPLES, len(items) // MIN_SHARDS))
         num_shards = -(-len(items) // most)
         edges = [number * len(items) // num_shards for number in range(num_shards + 1)]
-        for number, (start, stop) in enumerate(zip(edges, edges[1:], strict=False)):
+        for number, (start, stop) in enumerate(pairwise(edges)):
             yield ShardTask(
                 folder=options.out,
                 file=f"{split}-{number:06d}.tar",

@@ -25,7 +25,7 @@ from wsol_dist.data.sample import Sample
 BLOCK = 512
 """Bytes of a tar header, and the multiple to which a member's bytes are padded."""
 END_OF_TAR = bytes(2 * BLOCK)
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp")
+IMAGE_EXTENSIONS = ("jpg", "png", "webp", "bmp")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,7 +97,7 @@ def encode_sample(ordinal: int, sample: Sample) -> bytes:
     """The members of one sample as they lie in a tar; the same sample always gives the same bytes."""
     blob = bytearray()
     for name, data in _members(ordinal, sample):
-        # TarInfo's own defaults are uid 0, gid 0, no names, mode 0644, time 0: nothing of this machine gets in.
+        # TarInfo's own defaults are owner 0, no names, mode 0644, time 0: nothing of this machine gets in.
         info = tarfile.TarInfo(name)
         info.size = len(data)
         blob += info.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict") + data + bytes(-len(data) % BLOCK)

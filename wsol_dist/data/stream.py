@@ -74,7 +74,9 @@ class ShardReader:
         except (ValueError, KeyError) as error:
             raise DecodeError(f"{self.paths[self.rows.shard[row]]}: {error}") from error
         if sample.id != self.id(row):
-            raise DecodeError(f"{self.paths[self.rows.shard[row]]}: holds {sample.id!r}, not {self.id(row)!r}")
+            raise DecodeError(
+                f"{self.paths[self.rows.shard[row]]}: holds {sample.id!r}, not {self.id(row)!r}"
+            )
         return sample
 
     def id(self, row: int) -> str:
@@ -109,7 +111,9 @@ class TrainingSet(Dataset[tuple[Tensor, int, list[str]]]):
                 continue
             rng = np.random.default_rng([self.seed, epoch, row])
             return self.transform(rgb, rng), int(self.reader.rows.label[at]), broken
-        raise UserError(f"no image of the split decodes, the first are {broken[:3]}; run shards/verify.py --deep")
+        raise UserError(
+            f"no image of the split decodes, the first are {broken[:3]}; run shards/verify.py --deep"
+        )
 
 
 class EvaluationSet(Dataset[tuple[Tensor, bool, Sample]]):

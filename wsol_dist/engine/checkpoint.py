@@ -98,7 +98,9 @@ def read_state(checkpoint: Path) -> TrainState:
 
 def save_weights(path: Path, weights: dict[str, Tensor], *, metadata: dict[str, str]) -> None:
     """A state dict as safetensors, with what it belongs to in the metadata."""
-    save_file({name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}, path, metadata)
+    save_file(
+        {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}, path, metadata
+    )
 
 
 def weights_metadata(path: Path) -> dict[str, str]:

@@ -44,11 +44,17 @@ class TrainConfig:
     """Weights to start from: .safetensors files or run folders; several are merged, each giving what it trained."""
 
     def __post_init__(self) -> None:
-        positive = {"epochs": self.epochs, "global_batch": self.global_batch, "accumulation": self.accumulation}
+        positive = {
+            "epochs": self.epochs,
+            "global_batch": self.global_batch,
+            "accumulation": self.accumulation,
+        }
         for name, value in positive.items():
             if value <= 0:
                 raise ValueError(f"{name} must be above 0, given {value}")
         if self.keep_checkpoints < 1 or self.checkpoint_every_epochs <= 0:
             raise ValueError("keep_checkpoints must be at least 1 and checkpoint_every_epochs above 0")
         if self.global_batch % self.accumulation:
-            raise ValueError(f"global_batch {self.global_batch} is no multiple of accumulation {self.accumulation}")
+            raise ValueError(
+                f"global_batch {self.global_batch} is no multiple of accumulation {self.accumulation}"
+            )

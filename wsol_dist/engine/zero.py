@@ -34,7 +34,9 @@ class ZeroEngine:
             filter_bias_and_bn=True,
         )
         self.schedule = build_schedule(config, optimizer, steps_per_epoch=steps_per_epoch)
-        self.engine = _initialize(method.to(ranks.device), optimizer, deepspeed_config(config, world=ranks.world))
+        self.engine = _initialize(
+            method.to(ranks.device), optimizer, deepspeed_config(config, world=ranks.world)
+        )
 
     @property
     def method(self) -> Method:
@@ -46,7 +48,9 @@ class ZeroEngine:
         """Learning rate of the last step."""
         return max(group["lr"] for group in self.engine.optimizer.param_groups)
 
-    def step(self, step: int, micro_batches: Iterable[tuple[Tensor, Tensor]], *, seed: int) -> dict[str, Tensor]:
+    def step(
+        self, step: int, micro_batches: Iterable[tuple[Tensor, Tensor]], *, seed: int
+    ) -> dict[str, Tensor]:
         """One optimizer step, number `step` from 0.
 
         Args:
@@ -72,7 +76,9 @@ class ZeroEngine:
     def num_optimizer_elements(self) -> int:
         """Elements of optimizer state that this rank holds."""
         states = self.engine.optimizer.optimizer.state if self.config.zero else self.engine.optimizer.state
-        return sum(value.numel() for state in states.values() for value in state.values() if torch.is_tensor(value))
+        return sum(
+            value.numel() for state in states.values() for value in state.values() if torch.is_tensor(value)
+        )
 
     def save(self, folder: Path) -> None:
         """Write every rank's part of the training state; all ranks call it."""

@@ -100,7 +100,8 @@ class CAM(Method):
 
     @classmethod
     def tiny_config(cls) -> CAMConfig:
-        return CAMConfig(arch="resnet10t", image_px=64)
+        # Residual branches that start at 0 would hold back the first step's gradients.
+        return CAMConfig(arch="resnet10t", model_kwargs={"zero_init_last": False}, image_px=64)
 
     def _load_download(self) -> None:
         classifier = self.model.default_cfg["classifier"]

@@ -49,7 +49,7 @@ class TSCAM(Method):
         self.config = config
         self.image_px, self.mean, self.std = config.image_px, config.mean, config.std
         self.backbone = build_vit(config.backbone, config.image_px)
-        self.head = nn.Conv2d(self.backbone.width, num_classes, kernel_size=3, padding=1)
+        self.head = ScoreHead(self.backbone.width, num_classes, kernel_size=3, padding=1)
         self._take_classifier_bias()
 
     def forward(self, image_BCHW: Tensor, label_B: Tensor) -> dict[str, Tensor]:
@@ -59,7 +59,7 @@ class TSCAM(Method):
 
     def logits(self, image_BCHW: Tensor) -> Tensor:
         """Class logits (B, C) without maps: the cheap way that training takes."""
-        return pooled_conv3x3(self._patches(self.backbone.forward_tokens(image_BCHW)), self.head)
+        return self.head(self._patches(self.backbone.forward_tokens(image_BCHW)), pooled=True)
 
     def score_and_attention(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Class scores (B, C, h, w), their mean are the logits, and attention (B, 1, h, w); both float32."""
@@ -107,6 +107,14 @@ class TSCAM(Method):
             self.head.bias.data.copy_(bias_C)
 
 
+class ScoreHead(nn.Conv2d):
+    """The 3x3 convolution from patch tokens (B, D, h, w) to class scores (B, C, h, w)."""
+
+    def forward(self, feature_BDhw: Tensor, pooled: bool = False) -> Tensor:
+        """The scores, or with `pooled` their mean over positions, (B, C), without making them."""
+        return pooled_conv3x3(feature_BDhw, self) if pooled else super().forward(feature_BDhw)
+
+
 def pooled_conv3x3(feature_BDhw: Tensor, conv: nn.Conv2d) -> Tensor:
     """The mean over positions of a zero-padded 3x3 convolution, without its (B, C, h, w) output.
 
@@ -115,10 +123,10 @@ def pooled_conv3x3(feature_BDhw: Tensor, conv: nn.Conv2d) -> Tensor:
     C = 1000 is 13 % of the whole forward.
     """
     h, w = feature_BDhw.shape[2:]
-    sum_BDw = feature_BDhw.sum(dim=2)
-    row_BD3w = torch.stack(
-        [sum_BDw - feature_BDhw[:, :, -1], sum_BDw, sum_BDw - feature_BDhw[:, :, 0]], dim=2
-    )
+    first_BDw, last_BDw = feature_BDhw[:, :, 0].float(), feature_BDhw[:, :, -1].float()
+    sum_BDw = feature_BDhw.sum(dim=2, dtype=torch.float32)
+    row_BD3w = torch.stack([sum_BDw - last_BDw, sum_BDw, sum_BDw - first_BDw], dim=2)
     sum_BD3 = row_BD3w.sum(dim=3)
     tap_BD33 = torch.stack([sum_BD3 - row_BD3w[..., -1], sum_BD3, sum_BD3 - row_BD3w[..., 0]], dim=3)
-    return F.linear(tap_BD33.flatten(1) / (h * w), conv.weight.flatten(1), conv.bias)
+    mean_BT = (tap_BD33.flatten(1) / (h * w)).to(conv.weight.dtype)
+    return F.linear(mean_BT, conv.weight.flatten(1), conv.bias)

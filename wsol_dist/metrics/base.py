@@ -14,13 +14,13 @@ from wsol_dist.metrics.threshold import Threshold, ThresholdSource
 from wsol_dist.regions.boxes import LevelBoxes, boxes_at_levels, normalise, resize_map, to_uint8
 
 Row = dict[str, Any]
-"""A metric's part of an image's row, the same keys for every image. A numpy array of 255 rows holds a value for
-each level, of which the chosen one is kept; anything else is kept as it is."""
+"""A metric's part of an image's row, the same keys for every image. A numpy array of 255 rows holds a value
+for each level, of which the chosen one is kept; anything else is kept as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """One image, what the method said of it, and the truth. Metrics share the maps and boxes derived from it."""
+    """One image, what the method said of it, and the truth; metrics share the boxes derived from it."""
 
     id: str
     label: int
@@ -31,7 +31,7 @@ class Scored:
     size_px: int
     """Side of the square on which everything is compared."""
     boxes_xyxy: np.ndarray | None = None
-    """(M, 4) as in `Sample`; None where the image has no boxes."""
+    """(M, 4) as in `Sample`; None where the image has none."""
     box_frame_wh: tuple[int, int] | None = None
     mask: np.ndarray | None = None
     """(H, W) uint8 as in `Sample`: 0 background, 1 object, 255 ignore."""
@@ -40,7 +40,7 @@ class Scored:
 
     @cached_property
     def top5(self) -> np.ndarray:
-        """The five most probable classes in descending order, the lower number first among equals; empty where
+        """The five most probable classes in descending order, the lower number first of equals; empty where
         the image did not decode."""
         return np.argsort(-self.prob_C, kind="stable")[:5] if self.decoded else np.zeros(0, np.int64)
 

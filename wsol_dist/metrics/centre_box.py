@@ -14,7 +14,7 @@ FRACTIONS = tuple(step / 20 for step in range(1, 21))
 
 
 class CentreBox(Metric):
-    """GT-known of the best constant centred box, chosen on the scored split (`oracle`): the hardest such rival.
+    """GT-known of the best constant centred box, chosen on the scored split (`oracle`): the hardest rival.
 
     Needs no image, so images that do not decode count like any other. Same IoU and same ground-truth boxes as
     `topk_loc`.

@@ -17,7 +17,7 @@ class EvaluateConfig:
     size_px: int = 224
     """Side of the square on which maps are thresholded and boxes compared: 224, for Tiny-ImageNet 64."""
     strict_gt_known: bool = False
-    """GT-known counts an IoU above 0.5 only, as MOLT and the weight map write; TS-CAM counts 0.5 itself too."""
+    """GT-known counts an IoU above 0.5 only, as MOLT and the weight map write; TS-CAM counts 0.5 too."""
     batch_size: int = 32
     """Images per forward pass on one rank."""
     workers: int = 1

@@ -1,4 +1,4 @@
-"""Overlap of boxes as the WSOL protocols count it: both edge pixels belong to a box, its width is x1 - x0 + 1."""
+"""Overlap of boxes as the protocols count it: both edge pixels belong to a box, its width is x1 - x0 + 1."""
 
 from __future__ import annotations
 

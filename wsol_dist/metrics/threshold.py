@@ -41,7 +41,7 @@ class Threshold:
         return {"val": self.levels.get(curve), "fixed": fixed}.get(self.source)
 
     def resolved(self, curves: Mapping[str, np.ndarray], *, select: str, otherwise: float) -> Threshold:
-        """With the level of an `oracle`: the best of the curve `select`, or the threshold `otherwise` without one."""
+        """With the level of an `oracle`: the best of the curve `select`, without that curve `otherwise`'s."""
         if self.level >= 0:
             return self
         level = best_position(curves[select]) if select in curves else level_of(otherwise)
@@ -83,8 +83,8 @@ def from_curves(curves: Mapping[str, list[float]], *, select: str, origin: str) 
 
 
 def best_position(curve: np.ndarray) -> int:
-    """Where a curve is highest: in the middle (the lower of two) of its longest run of highest values, the first
-    run of equally long ones. The middle of a plateau transfers better to other images than its edge."""
+    """Where a curve is highest: in the middle (the lower of two) of its longest run of highest values, the
+    first run of equally long ones. The middle of a plateau transfers better to other images than its edge."""
     at_top = np.concatenate([[0], curve == curve.max(), [0]]).astype(np.int8)
     edges = np.diff(at_top)
     starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)

@@ -1,7 +1,7 @@
 """GT-known, Top-1 and Top-5 localization with the kinds of errors, as TS-CAM and MOLT count them.
 
-The map is enlarged bilinearly in float32, its box ends behind the last pixel, ground-truth boxes are clamped to
-the square. Counted at every level, so that a fixed, a transferred and the best threshold come from one pass.
+The map is enlarged bilinearly in float32, its box ends behind the last pixel, ground-truth boxes are clamped
+to the square. Counted at every level, so that a fixed, a transferred and the best threshold need one pass.
 """
 
 from __future__ import annotations
@@ -93,9 +93,9 @@ def localization_errors(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Each box's best IoU with a ground-truth box, (L,) float64, and its kind, (L,) indices of ERROR_KINDS.
 
-    Tested in order: class wrong; right where IoU > 0.5; several instances where more than 30 % of at least two
+    Tested in order: class wrong; right where IoU > 0.5; several instances where more than 30 % of two or more
     ground-truth boxes is covered; a part where more than half of the box lies in the ground-truth box that it
-    overlaps best; more where it covers at least 70 % of that one; else the wrong place. Source: TS-CAM.
+    overlaps best; more where it covers at least 70 % of it; else the wrong place. Source: TS-CAM.
     """
     both = overlap(boxes_L4, gt_M4)
     iou_LM = both.iou_NM if decoded else np.zeros_like(both.iou_NM)

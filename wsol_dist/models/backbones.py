@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from types import MethodType
 from typing import Any
 
 import timm
@@ -32,9 +33,12 @@ log = logging.getLogger(__name__)
 class ViT(nn.Module):
     """A timm VisionTransformer without classifier, for one image size."""
 
-    def __init__(self, vit: VisionTransformer, *, image_px: int, stride_px: int) -> None:
+    def __init__(self, vit: Any, *, image_px: int, stride_px: int) -> None:
         super().__init__()
         self.vit = vit
+        # Calling the timm model embeds and no more: its own parameters are then used within its own call,
+        # where hooks expect them (ZeRO 3 gathers them there).
+        vit.forward = MethodType(_embed, vit)
         self.image_px = image_px
         self.stride_px = stride_px
         self.width: int = vit.embed_dim
@@ -47,7 +51,7 @@ class ViT(nn.Module):
 
     def forward_tokens(self, image_BCHW: Tensor) -> Tensor:
         """Class token and patch tokens behind the final norm: (B, 1 + N, D)."""
-        return self._finish(self.vit.blocks(self._embed(image_BCHW)))
+        return self._finish(self.vit.blocks(self.vit(image_BCHW)))
 
     def forward_tokens_and_row(
         self, image_BCHW: Tensor, *, direction: Direction = "class_query"
@@ -55,7 +59,7 @@ class ViT(nn.Module):
         """The tokens (B, 1 + N, D), and the class token's attention summed over blocks: (B, N) float32."""
         token_BND, row_BN = run_blocks_with_row(
             self.vit.blocks,
-            self._embed(image_BCHW),
+            self.vit(image_BCHW),
             num_prefix=self.vit.num_prefix_tokens,
             direction=direction,
         )
@@ -102,14 +106,15 @@ class ViT(nn.Module):
         """A position embedding of another image size, brought to this backbone's grid."""
         return checkpoint_filter_fn({"pos_embed": pos_embed_1ND}, self.vit)["pos_embed"]
 
-    def _embed(self, image_BCHW: Tensor) -> Tensor:
-        vit = self.vit
-        return vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(image_BCHW))))
-
     def _finish(self, token_BND: Tensor) -> Tensor:
         token_BND = self.vit.norm(token_BND)
         extra = self.vit.num_prefix_tokens - 1
         return torch.cat([token_BND[:, :1], token_BND[:, 1 + extra :]], dim=1) if extra else token_BND
+
+
+def _embed(vit: Any, image_BCHW: Tensor) -> Tensor:
+    """Tokens with position embeddings, prefix tokens first, as they enter the first block."""
+    return vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(image_BCHW))))
 
 
 def build_vit(config: ViTConfig, image_px: int) -> ViT:

@@ -34,7 +34,7 @@ class StemEmbed(nn.Module):
 
 
 class ConvStem(nn.Sequential):
-    """3x3 stride-2 convolutions, each with norm and GELU, channels doubling up to the width.
+    """3x3 stride-2 convolutions, each with norm and GELU, channels about doubling up to the width.
 
     Layer norm over the channels, not batch norm: no running statistics, so ranks and resumed runs agree.
     """
@@ -42,7 +42,9 @@ class ConvStem(nn.Sequential):
     def __init__(self, stride_px: int, width: int) -> None:
         num_convs = int(math.log2(stride_px))
         assert 2**num_convs == stride_px > 1, stride_px
-        channels = [3] + [max(16, width >> shift) for shift in reversed(range(num_convs))]
+        # Multiples of 16 fill the vector units; 24 channels at half resolution cost twice what 16 do.
+        inner = [max(16, (width >> shift) // 16 * 16) for shift in range(num_convs - 1, 0, -1)]
+        channels = [3, *inner, width]
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(channels):
             layers += [nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1), LayerNorm2d(fan_out), nn.GELU()]
@@ -74,7 +76,7 @@ class CNNStem(nn.Module):
             source = f"backbone.stem_bn_checkpoint {config.stem_bn_checkpoint}"
             load_checked(self.cnn, state, source=source, partial=True)
         # Layers behind the wanted map would train on nothing.
-        self.cnn.prune_intermediate_layers(self.index)
+        self.cnn.prune_intermediate_layers([self.index])
         if self.freeze:
             self.requires_grad_(False)
 

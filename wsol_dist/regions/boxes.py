@@ -26,7 +26,7 @@ class LevelBoxes:
     largest_L4: np.ndarray
     """(255, 4) int16: the box of the contour with the largest area, by level."""
     every_N4: np.ndarray
-    """(N, 4) int16: the boxes of all contours, holes too, of all distinct masks; empty where not asked for."""
+    """(N, 4) int16: the boxes of all contours, holes too, of all distinct masks; empty if not asked for."""
     mask_of_box_N: np.ndarray
     """(N,) int64: the distinct mask each of them belongs to."""
     mask_of_level_L: np.ndarray
@@ -53,7 +53,7 @@ def resize_map(map_hw: np.ndarray, size_px: int, mode: Interpolation) -> np.ndar
     """The map on a square grid, in the dtype given (float32 or float64).
 
     OpenCV resizes here because the reference evaluators do. `torch.nn.functional.interpolate` gives the same
-    8-bit map in float64 from a 14 x 14 grid to 224, but not at every ratio: OpenCV keeps its weights in float32.
+    8-bit map in float64 from a 14 x 14 grid to 224, but not at every ratio: OpenCV's weights are float32.
     A constant map stays exactly constant, where rounding would make a pattern of it.
     """
     if map_hw.min() == map_hw.max():

@@ -55,16 +55,6 @@ class Options:
     """Seed of the pictures themselves; the order in the shards has its own."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cutout:
-    """One object on nothing."""
-
-    rgb: np.ndarray
-    """(h, w, 3) float32, 0..255, zero outside the object."""
-    alpha: np.ndarray
-    """(h, w) float32, 0 or 1."""
-
-
 class Source:
     """The collage; see the module."""
 
@@ -75,6 +65,8 @@ class Source:
             count = getattr(options, name)
             if count < 0 or count % len(CLASSES):
                 raise UserError(f"{name}: {count} given; a multiple of the {len(CLASSES)} classes is needed")
+        if options.collage_seed < 0:
+            raise UserError(f"collage_seed: {options.collage_seed} given; 0 or more allowed")
         if options.image_px < 32:
             raise UserError(f"image_px: {options.image_px} given; at least 32 pixels are needed")
         if not 1 <= options.jpeg_quality <= 100:
@@ -125,18 +117,19 @@ class Source:
             [self.options.collage_seed, SPLITS.index(item.split), int(item.where), stream]
         )
 
-    def _place(self, cutout: Cutout, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _place(self, rgba_HW4: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Alpha (H, W) and premultiplied colours (H, W, 3) of the object somewhere in the image."""
         px = self.options.image_px
-        height, width = cutout.alpha.shape
+        height, width = rgba_HW4.shape[:2]
         scale = px * rng.uniform(*SIDE_FRACTION) / max(height, width)
         w, h = max(1, round(width * scale)), max(1, round(height * scale))
-        rgba = _flip(np.dstack([cutout.rgb, cutout.alpha]), rng)
-        small = cv2.resize(rgba, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        small = cv2.resize(
+            _flip(rgba_HW4, rng), (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        )
         y, x = int(rng.integers(px - h + 1)), int(rng.integers(px - w + 1))
         canvas = np.zeros((px, px, 4), np.float32)
         canvas[y : y + h, x : x + w] = small
-        alpha = canvas[..., 3]
+        alpha = canvas[..., 3] / 255
         return alpha, np.clip(canvas[..., :3] * _light(rng), 0, 255 * alpha[..., None])
 
 
@@ -149,14 +142,17 @@ def _flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return image[:, ::-1] if rng.random() < 0.5 else image
 
 
-def _pick_cutout(label: int, rng: np.random.Generator) -> Cutout:
+def _pick_cutout(label: int, rng: np.random.Generator) -> np.ndarray:
     choices = cutouts(CLASSES[label])
     return choices[rng.integers(len(choices))]
 
 
 @cache
-def cutouts(name: str) -> tuple[Cutout, ...]:
-    """The objects of a class, made once in a process."""
+def cutouts(name: str) -> tuple[np.ndarray, ...]:
+    """The objects of a class, made once in a process.
+
+    Each (h, w, 4) uint8: red, green, blue, alpha; all zero outside the object, alpha 255 inside.
+    """
     if name == "coin":
         photo = _photo("coins")
         return tuple(_cut(photo, _ellipse(photo.shape[:2], box)) for box in COINS)
@@ -175,12 +171,11 @@ def _ellipse(shape_hw: tuple[int, ...], box: tuple[int, int, int, int]) -> np.nd
     return (across**2 + down**2 <= 1).astype(np.uint8)
 
 
-def _cut(photo: np.ndarray, mask: np.ndarray) -> Cutout:
+def _cut(photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
     ys, xs = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
     part = (slice(ys[0], ys[-1] + 1), slice(xs[0], xs[-1] + 1))
-    alpha = mask[part].astype(np.float32)
-    # Colours are multiplied by alpha before resizing, or the old surroundings would bleed in at the edge.
-    return Cutout(rgb=photo[part] * alpha[..., None], alpha=alpha)
+    # Colours are zero outside before resizing, or the old surroundings would bleed in at the edge.
+    return np.dstack([photo[part], np.full_like(mask[part], 255)]) * mask[part][..., None]
 
 
 @cache
@@ -190,13 +185,9 @@ def _background(name: str) -> np.ndarray:
 
 
 def _photo(name: str) -> np.ndarray:
-    """One of scikit-image's photographs as (H, W, 3) float32, 0..255, grey ones too."""
+    """One of scikit-image's photographs as (H, W, 3) uint8, grey ones too."""
     import skimage.data
 
     photo = getattr(skimage.data, name)()
     photo = photo[0] if isinstance(photo, tuple) else photo
-    return (
-        np.repeat(photo[..., None], 3, axis=2).astype(np.float32)
-        if photo.ndim == 2
-        else photo.astype(np.float32)
-    )
+    return np.repeat(photo[..., None], 3, axis=2) if photo.ndim == 2 else photo

@@ -147,7 +147,7 @@ class Folders:
         self.wnids = wnids or (folders_in(self.images / "train") if self.has["train"] else [])
         if len(self.wnids) != NUM_CLASSES:
             raise UserError(
-                f"{root}: {len(self.wnids)} classes found, {NUM_CLASSES} expected; put {NAME_FILES[0]} there, "
+                f"{root}: {len(self.wnids)} classes found, {NUM_CLASSES} expected; put {NAME_FILES[0]} there "
                 "or pack a part of ImageNet with the source 'folder'"
             )
         self.labels = {wnid: label for label, wnid in enumerate(self.wnids)}

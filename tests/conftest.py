@@ -1,0 +1,48 @@
+"""Shared by all tests: real data where it is, tiny shards made on the fly, one pool of gloo ranks a session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.pool import RankPool
+from wsol_dist.cli import main
+
+REAL_DATA_TESTS: list[str] = []
+
+
+@pytest.fixture
+def real_data(request: pytest.FixtureRequest) -> Path:
+    """The folder of real data that WSOL_DATA names; the test is skipped without it."""
+    folder = os.environ.get("WSOL_DATA", "")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("no real data: WSOL_DATA names no folder")
+    REAL_DATA_TESTS.append(request.node.nodeid)
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A collage of 96 training, 24 validation and 40 test images of 32 px in many small shards."""
+    folder = tmp_path_factory.mktemp("shards") / "collage"
+    sizes = ["--num-train", "96", "--num-val", "24", "--num-test", "40", "--image-px", "32"]
+    assert main(["shards", "pack", "collage", "--out", str(folder), "--samples-per-shard", "8", *sizes]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rank_pool() -> Iterator[RankPool]:
+    """Two gloo ranks that live as long as the test session."""
+    pool = RankPool(world=2)
+    yield pool
+    pool.close()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which tests saw real data."""
+    terminalreporter.write_line(f"tests on real data: {len(REAL_DATA_TESTS)} ran")
+    for name in REAL_DATA_TESTS:
+        terminalreporter.write_line(f"  {name}")

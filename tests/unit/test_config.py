@@ -1,0 +1,95 @@
+"""Recipes: every mistake at once, in words that say how to mend it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wsol_dist.config import dump, from_dict, load, read_yaml, recipe_names, to_dict
+from wsol_dist.errors import UserError
+
+GOOD = "name: x\nmethod: {name: ts_cam, image_px: 64}\n"
+
+
+def recipe(folder: Path, text: str) -> str:
+    path = folder / "recipe.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_loads_and_says_what_to_expect(name: str) -> None:
+    config = load(name)
+    from wsol_dist.config import RECIPES
+
+    header = (RECIPES / f"{name}.yaml").read_text().split("\nname:")[0]
+    assert "# Command:" in header
+    assert "# Expected:" in header
+    assert config.name == name
+
+
+def test_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None:
+    config = load("quickstart", ["--train.epochs", "3", "--method.combine", "max"])
+    assert config.train.epochs == 3
+    assert load(recipe(tmp_path, dump(config))) == config
+    assert from_dict(to_dict(config), origin="x") == config
+
+
+def test_three_mistakes_are_three_lines(tmp_path: Path) -> None:
+    text = GOOD + "train: {epochs: three, acumulation: 2}\nseed: none\n"
+    with pytest.raises(UserError) as error:
+        load(recipe(tmp_path, text))
+    lines = str(error.value).splitlines()
+    assert len(lines) == 3
+    assert any("train.epochs: given 'three'" in line for line in lines)
+    assert any("train.acumulation: unknown key; did you mean 'accumulation'?" in line for line in lines)
+    assert any("seed: given 'none'" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name: x\nname: y\nmethod: {name: cam}\n", ["duplicate key 'name'", "lines 1 and 2"]),
+        ("method: {name: ts_camm}\n", ["method.name", "'ts_camm'", "did you mean 'ts_cam'"]),
+        ("name: x\n", ["method.name is missing"]),
+        ("- a\n- b\n", ["mapping"]),
+        ("method: {name: ts_cam, imagepx: 3}\n", ["method.imagepx", "did you mean 'image_px'"]),
+        (GOOD + "train: {epochs: -1}\n", ["train", "epochs must be above 0"]),
+        (GOOD + "train: {zero: 7}\n", ["train.zero", "given 7"]),
+        ("a: [1\n", ["recipe.yaml"]),
+    ],
+)
+def test_a_mistake_names_its_place(tmp_path: Path, text: str, words: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        load(recipe(tmp_path, text))
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_unknown_recipe_suggests_one() -> None:
+    with pytest.raises(UserError, match="did you mean 'quickstart'"):
+        load("quikstart")
+
+
+def test_a_base_is_merged_key_by_key_and_goes_one_level(tmp_path: Path) -> None:
+    config = load("molt-imagenet")
+    assert config.train == load("ts-cam-imagenet").train
+    assert config.data.resize_px == 512
+    assert config.data.num_classes == 1000
+    with pytest.raises(UserError, match="one level"):
+        load(recipe(tmp_path, "base: molt-imagenet\nname: x\n"))
+
+
+def test_yaml_runs_no_code(tmp_path: Path) -> None:
+    path = tmp_path / "evil.yaml"
+    path.write_text("!!python/object/apply:os.system ['true']\n")
+    with pytest.raises(UserError):
+        read_yaml(path)
+
+
+def test_a_wrong_flag_ends_with_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        load("quickstart", ["--train.epoch", "3"])
+    assert stop.value.code == 2
+    assert "--train.epochs" in capsys.readouterr().err

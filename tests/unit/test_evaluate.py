@@ -1,0 +1,345 @@
+"""The evaluator on small shards made here: exact at any number of ranks, and its files and command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from wsol_dist import record
+from wsol_dist.cli import main
+from wsol_dist.config import dump, from_dict
+from wsol_dist.data.index import Index
+from wsol_dist.data.pack import PackOptions, make_plan, pack
+from wsol_dist.data.sample import Item, Sample
+from wsol_dist.engine import checkpoint
+from wsol_dist.errors import UserError
+from wsol_dist.evaluation import case_ids, check_ids, evaluate_checkpoint
+from wsol_dist.methods.base import Localization, Method, MethodConfig, top_class
+from wsol_dist.metrics import threshold as thresholds
+from wsol_dist.metrics.config import EvaluateConfig
+from wsol_dist.model import build_method
+from wsol_dist.ranks import Ranks
+from wsol_dist.report.rows import read_rows
+
+CONFIG = EvaluateConfig(size_px=32, batch_size=4, workers=0, cases=3)
+COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255), (0, 255, 255))
+BROKEN = "test/07"
+
+
+class Rectangles:
+    """Rectangles of the class's colour on grey; image 7 of test does not decode, image 3 has no box."""
+
+    classes = tuple("abcdef")
+
+    def items(self):
+        for split, count in (("train", 6), ("val", 9), ("test", 17)):
+            for number in range(count):
+                name = f"{split}/{number:02d}"
+                yield Item(id=name, split=split, labels=(number % 6,), where=name)
+
+    def read(self, item):
+        number = int(item.id[-2:])
+        rng = np.random.default_rng(number)
+        x0, y0 = rng.integers(0, 20, 2).tolist()
+        x1, y1 = x0 + int(rng.integers(10, 28)), y0 + int(rng.integers(8, 20))
+        image = np.full((40, 48, 3), 90, np.uint8)
+        image[y0:y1, x0:x1] = COLOURS[item.labels[0]]
+        mask = np.zeros((40, 48), np.uint8)
+        mask[y0:y1, x0:x1] = 1
+        data = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+        return Sample(
+            id=item.id,
+            image=data[:60] if item.id == BROKEN else data,
+            extension="png",
+            labels=item.labels,
+            boxes_xyxy=None if number == 3 else np.array([[x0, y0, x1 - 1, y1 - 1]], np.float64),
+            box_frame_wh=None if number == 3 else (48, 40),
+            mask=mask,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColourConfig(MethodConfig):
+    """Nothing to set."""
+
+
+class Colour(Method):
+    """Finds pixels of the class's colour: a localizer that needs no training and is not perfect."""
+
+    Config = ColourConfig
+    image_px, mean, std = 24, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
+    def __init__(self, config, num_classes):
+        super().__init__()
+        self.colour_C3 = torch.nn.Parameter(torch.tensor(COLOURS[:num_classes]) / 255.0)
+
+    def localize(self, image_BCHW, class_BK=None):
+        distance = (image_BCHW[:, None] - self.colour_C3[None, :, :, None, None]).abs().sum(dim=2)
+        near_BChw = torch.nn.functional.avg_pool2d((1.5 - distance).clamp(min=0), 3)
+        prob_BC = near_BChw.mean(dim=(2, 3)).softmax(dim=1)
+        class_BK = top_class(prob_BC, class_BK)
+        rows = torch.arange(len(image_BCHW))[:, None]
+        return Localization(prob_BC=prob_BC, class_BK=class_BK, map_BKhw=near_BChw[rows, class_BK])
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rectangles")
+    options = PackOptions(out=folder, workers=1, samples_per_shard=5)
+    pack(make_plan("rectangles", Rectangles(), ColourConfig(), options), Rectangles(), options)
+    return folder
+
+
+class ThreadRanks(Ranks):
+    """Ranks that are threads of this process: what gloo does between processes, without starting any."""
+
+    def __init__(self, rank, world, barrier, shared):
+        super().__init__(rank=rank, world=world)
+        object.__setattr__(self, "both", (barrier, shared))
+
+    def gather(self, thing):
+        barrier, shared = self.both
+        shared[self.rank] = thing
+        barrier.wait(20)
+        things = list(shared)
+        barrier.wait(20)
+        return things
+
+    def all_sum(self, counts):
+        return np.sum(self.gather(counts), axis=0)
+
+
+def evaluate(shards, *, world=1, method=None, split="test", threshold=None, config=CONFIG):
+    """The evaluation of each rank."""
+    barrier, shared, results = threading.Barrier(world), [None] * world, [None] * world
+
+    def work(rank):
+        results[rank] = evaluate_checkpoint(
+            method or Colour(ColourConfig(), 6),
+            shards,
+            split=split,
+            config=config,
+            ranks=ThreadRanks(rank, world, barrier, shared),
+            threshold=threshold or thresholds.fixed(0.3),
+        )
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(1, world)]
+    for thread in threads:
+        thread.start()
+    work(0)
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def without_probabilities(rows):
+    # Their last bits depend on which images share a batch.
+    return [{key: value for key, value in row.items() if key != "predicted_prob"} for row in rows]
+
+
+@pytest.mark.parametrize("threshold", [thresholds.fixed(0.3), thresholds.oracle()])
+@pytest.mark.parametrize("world", [2, 3, 19])
+def test_any_number_of_ranks_gives_the_same(shards, world, threshold):
+    alone = evaluate(shards, threshold=threshold)[0]
+    for one in evaluate(shards, world=world, threshold=threshold):
+        assert one.records == alone.records
+        assert one.threshold == alone.threshold
+        assert without_probabilities(one.rows) == without_probabilities(alone.rows)
+        assert one.broken == alone.broken == [BROKEN]
+        assert [case.id for case in one.cases] == [case.id for case in alone.cases]
+        assert all(np.array_equal(one.curves[name], alone.curves[name]) for name in alone.curves)
+
+
+def test_the_numbers_are_those_of_the_rows(shards):
+    found = evaluate(shards)[0]
+    with_boxes = [row for row in found.rows if row["gt_boxes"]]
+    # The broken image stays in the denominator, the one without boxes is in none of the box metrics.
+    assert (len(found.rows), len(with_boxes)) == (17, 16)
+    for name in ("gt_known", "top1_loc", "top5_loc"):
+        assert found.value(name) == 100 * sum(row[name] for row in with_boxes) / 16
+    for name in ("cls_top1", "cls_top5"):
+        assert found.value(name) == 100 * sum(row[name] for row in found.rows) / 17
+    assert found.value("gt_known") == found.curves["gt_known"][76] > 80
+    assert {record.protocol for record in found.records} == {
+        "topk_loc",
+        "centre_box",
+        "classification",
+        "max_box_acc",
+        "max_box_acc_v2",
+        "pxap",
+    }
+    broken = next(row for row in found.rows if row["id"] == BROKEN)
+    assert (broken["gt_known"], broken["cls_top5"], broken["decoded"]) == (False, False, False)
+    assert broken["error_kind"] == "classification"
+    assert (
+        found.value("error/classification")
+        == 100 * sum(row["error_kind"] == "classification" for row in with_boxes) / 16
+    )
+
+
+def test_an_oracle_takes_the_best_level_of_the_split_and_its_rows_are_read_there(shards):
+    found = evaluate(shards, threshold=thresholds.oracle())[0]
+    level = found.threshold.level
+    assert found.threshold.source == "oracle"
+    assert found.value("gt_known") == found.curves["gt_known"].max() == found.curves["gt_known"][level]
+    fixed = evaluate(shards, threshold=thresholds.fixed(found.threshold.value))[0]
+    assert fixed.rows == found.rows
+
+
+def test_a_sample_that_cannot_be_read_at_all_stays_in_the_denominator(shards, tmp_path):
+    index = Index.load(shards)
+    rows = index.rows("test")
+    place = next(at for at, one in enumerate(rows.ids.to_pylist()) if one == "test/05")
+    for file in shards.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    tar = tmp_path / index.path(int(rows.shard[place])).name
+    data = bytearray(tar.read_bytes())
+    start = int(rows.offset[place])
+    data[start : start + int(rows.bytes[place])] = b"\xff" * int(rows.bytes[place])
+    tar.write_bytes(data)
+    before, after = evaluate(shards)[0], evaluate(tmp_path)[0]
+    assert sorted(after.broken) == ["test/05", BROKEN]
+    assert after.value("gt_known") == pytest.approx(before.value("gt_known") - 100 / 16)
+    assert after.value("max_box_acc") == pytest.approx(before.value("max_box_acc") - 100 / 16)
+
+
+def test_missing_and_repeated_images_are_named():
+    check_ids(["a", "b", "c"], [["c", "a"], ["b"]])
+    with pytest.raises(UserError, match=r"1 of 3 images were not scored: b;"):
+        check_ids(["a", "b", "c"], [["c", "a"], []])
+    with pytest.raises(UserError, match=r"scored several times: a;"):
+        check_ids(["a", "b"], [["a", "b"], ["a"]])
+    with pytest.raises(UserError, match=r"not in the index: z;"):
+        check_ids(["a"], [["a", "z"]])
+    with pytest.raises(UserError, match=r"i9;"):
+        check_ids([f"i{number}" for number in range(30)], [[]])
+
+
+def test_a_map_that_is_not_finite_is_an_error_with_the_image(shards):
+    method = Colour(ColourConfig(), 6)
+    with torch.no_grad():
+        method.colour_C3[2] = float("nan")
+    with pytest.raises(UserError, match=r"test/\d\d: the score map holds NaN"):
+        evaluate(shards, method=method)
+
+
+def test_cases_are_fixed_and_another_seed_picks_others():
+    ids = [f"image-{number}" for number in range(100)]
+    assert case_ids(ids, CONFIG) == case_ids(ids[::-1], CONFIG)
+    assert len(case_ids(ids, CONFIG)) == 3
+    assert case_ids(ids, CONFIG) != case_ids(ids, dataclasses.replace(CONFIG, cases_seed=1))
+    assert case_ids(ids[:2], CONFIG) == sorted(ids[:2], key=case_ids(ids[:2], CONFIG).index)
+
+
+def test_record_rows_and_pictures(shards, tmp_path):
+    found = evaluate(shards)[0]
+    pictures = record.draw_cases(found)
+    path = record.save(
+        found, tmp_path, run="r", method="colour", step=12, checkpoint="step-00000012", pictures=pictures
+    )
+    assert path.name == "test-step-00000012.json"
+    written = json.loads(path.read_text())
+    assert (written["num_images"], written["broken"], written["image_px"]) == (17, [BROKEN], 24)
+    assert written["threshold"] == {"source": "fixed", "level": 76, "value": 0.3, "from": None}
+    assert all(number["threshold_source"] in ("fixed", "oracle", "none") for number in written["metrics"])
+    assert len(written["curves"]["gt_known"]) == len(written["curves"]["max_box_acc"]) == 255
+    for case in written["cases"]:
+        assert cv2.imread(str(tmp_path / case["picture"])).shape[1] > 2 * 200
+    rows, about = read_rows(path.with_suffix(".parquet"))
+    assert about["size_px"] == "32"
+    assert [row["id"] for row in rows] == [row["id"] for row in found.rows]
+    assert [row["box"] for row in rows] == [row["box"] for row in found.rows]
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+RECIPE = {
+    "name": "colours",
+    "method": {"name": f"{__name__}:Colour"},
+    "evaluate": {"size_px": 32, "batch_size": 4, "workers": 0, "cases": 2},
+    "track": {"wandb": "off"},
+}
+
+
+@pytest.fixture
+def run_folder(tmp_path, shards):
+    """A run with two checkpoints, as training leaves it."""
+    folder = tmp_path / "run"
+    config = from_dict(RECIPE | {"data": {"index": str(shards)}}, origin="test")
+    weights = build_method(config, num_classes=6).state_dict()
+    for step in (10, 20):
+        checkpoint.begin(folder, step)
+        state = checkpoint.TrainState(step=step, position=step, world=1)
+        metadata = {"method": config.method_name, "classes": json.dumps(list("abcdef")), "trained": "[]"}
+        checkpoint.finish(folder, state, weights, config_yaml=dump(config), metadata=metadata)
+    (folder / "config.yaml").write_text(dump(config))
+    return folder
+
+
+def read_record(folder: Path, name: str):
+    return json.loads((folder / "eval" / f"{name}.json").read_text())
+
+
+def test_val_chooses_and_test_gets_its_threshold(run_folder, shards, capsys):
+    assert main(["evaluate", str(run_folder), "--index", str(shards), "--split", "val,test"]) == 0
+    val, test = (read_record(run_folder, f"{split}-step-00000020") for split in ("val", "test"))
+    assert val["threshold"]["source"] == "oracle"
+    assert test["threshold"] == val["threshold"] | {"source": "val", "from": "eval/val-step-00000020.json"}
+    sources = {number["name"]: number["threshold_source"] for number in test["metrics"]}
+    assert (sources["gt_known"], sources["max_box_acc"], sources["box_acc"]) == ("val", "oracle", "val")
+    shown = capsys.readouterr().out
+    assert "as chosen on val" in shown
+    assert "centre box" in shown
+    # Alone, test finds val's record of the same step; another step has none and falls back, saying so.
+    assert main(["evaluate", str(run_folder), "--index", str(shards)]) == 0
+    assert read_record(run_folder, "test-step-00000020")["threshold"] == test["threshold"]
+    assert main(["evaluate", str(run_folder), "--index", str(shards), "--step", "10"]) == 0
+    assert "fixed threshold 0.120" in capsys.readouterr().out
+    assert read_record(run_folder, "test-step-00000010")["threshold"]["source"] == "fixed"
+
+
+def test_a_threshold_and_overrides_can_be_given(run_folder, shards, tmp_path):
+    arguments = ["evaluate", str(run_folder), "--threshold", "0.30", "--out", str(tmp_path / "elsewhere")]
+    assert main([*arguments, "--evaluate.size-px", "24"]) == 0
+    found = read_record(tmp_path / "elsewhere", "test-step-00000020")
+    assert (found["threshold"]["value"], found["size_px"]) == (0.3, 24)
+    assert not (run_folder / "eval").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--threshold", "0.5x"], "allowed: val, oracle, fixed or a number"),
+        (["--threshold", "1"], "must be in [0, 1)"),
+        (["--threshold", "val"], "was not scored at step 20"),
+        (["--split", "tset"], "did you mean 'test'"),
+        (["--step", "15"], "has no checkpoint 15; it has 10, 20"),
+        (["--procs", "0"], "at least 1"),
+        (["--index", "nowhere"], "no such folder of shards"),
+        (["--init", "nowhere.safetensors"], "neither a weight file nor a run folder"),
+    ],
+)
+def test_mistakes_are_one_line_and_code_2(run_folder, arguments, message, capsys):
+    assert main(["evaluate", str(run_folder), *arguments]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.startswith("error: ")
+    assert len(said.splitlines()) == 1
+
+
+def test_a_run_of_another_class_count_and_other_folders_are_refused(run_folder, tmp_path, shards, capsys):
+    other = from_dict(RECIPE | {"data": {"index": str(shards), "num_classes": 7}}, origin="test")
+    (run_folder / "config.yaml").write_text(dump(other))
+    assert main(["evaluate", str(run_folder)]) == 2
+    assert "is for 7 classes, the shards" in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path)]) == 2
+    assert "no run folder" in capsys.readouterr().err
+    assert main(["evaluate", "molt-imagnet"]) == 2
+    assert "did you mean 'molt-imagenet'" in capsys.readouterr().err

@@ -1,0 +1,183 @@
+"""Verification finds damage, and a folder that is no folder of shards gets one clear line."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wsol_dist.commands.shards import main
+from wsol_dist.data.index import Index
+from wsol_dist.data.verify import verify
+from wsol_dist.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    out = tmp_path_factory.mktemp("packed") / "collage"
+    counts = ["--num-train", "32", "--num-val", "8", "--num-test", "8", "--image-px", "48"]
+    assert main(["pack", "collage", *counts, "--out", str(out), "--workers", "1"]) == 0
+    return out
+
+
+@pytest.fixture
+def folder(packed, tmp_path):
+    return Path(shutil.copytree(packed, tmp_path / "copy"))
+
+
+def change_byte(path: Path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 0xFF
+    path.write_bytes(data)
+
+
+def edit_index(folder: Path, **changed) -> None:
+    path = folder / "index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_sound_folder_has_no_problems(packed, deep):
+    assert verify(packed, deep=deep, workers=1) == []
+
+
+def test_two_processes_find_the_same(folder):
+    change_byte(folder / "train-000001.tar", 600)
+    assert verify(folder, deep=True, workers=2) == verify(folder, deep=True, workers=1) != []
+
+
+def test_a_changed_byte_of_an_image(folder):
+    change_byte(folder / "train-000000.tar", 512 + 300)
+    (problem,) = verify(folder, workers=1)
+    assert "train-000000.tar: sha256 differs" in problem
+
+
+def test_deep_finds_an_image_that_does_not_decode(folder):
+    index = Index.load(folder)
+    path = folder / "val-000000.tar"
+    data = bytearray(path.read_bytes())
+    data[512 : 512 + 4] = b"nope"
+    path.write_bytes(data)
+    problems = verify(folder, deep=True, workers=1)
+    first = index.rows("val").ids[0].as_py()
+    assert any(first in problem and "does not decode" in problem for problem in problems)
+
+
+def test_a_truncated_and_a_missing_tar_are_each_one_line(folder):
+    path = folder / "train-000000.tar"
+    path.write_bytes(path.read_bytes()[:-5000])
+    (folder / "val-000000.tar").unlink()
+    truncated, missing = verify(folder, workers=1)
+    assert "truncated" in truncated
+    assert "train-000000.tar" in truncated
+    assert "val-000000.tar: missing" in missing
+
+
+def test_a_changed_header_and_swapped_rows(folder):
+    change_byte(folder / "train-000000.tar", 257)
+    assert any("no tar header at byte 0" in problem for problem in verify(folder, workers=1))
+
+
+def test_a_changed_table(folder):
+    change_byte(folder / "samples.parquet", 100)
+    assert "sha256 differs" in verify(folder, workers=1)[0]
+
+
+def test_counts_that_do_not_add_up(folder):
+    raw = json.loads((folder / "index.json").read_text())
+    raw["splits"]["train"]["num_images_per_class"][0] += 1
+    edit_index(folder, splits=raw["splits"])
+    assert any("images per class" in problem for problem in verify(folder, workers=1))
+
+
+class TestLoad:
+    def test_no_folder(self, tmp_path):
+        with pytest.raises(UserError, match="nowhere: no such folder"):
+            Index.load(tmp_path / "nowhere")
+
+    def test_no_index(self, folder):
+        (folder / "index.json").unlink()
+        with pytest.raises(UserError, match=r"no index\.json.*did not finish.*pack\.py"):
+            Index.load(folder)
+
+    @pytest.mark.parametrize("version", [2, "1", None])
+    def test_another_schema_version(self, folder, version):
+        edit_index(folder, schema=version)
+        with pytest.raises(UserError, match=rf"{version!r} given, 1 supported"):
+            Index.load(folder)
+
+    @pytest.mark.parametrize("text", ["", "{", "[1]", '{"schema": 1}', "\xff"])
+    def test_an_index_that_is_none(self, folder, text):
+        (folder / "index.json").write_bytes(text.encode("latin-1"))
+        with pytest.raises(UserError, match=r"index\.json: "):
+            Index.load(folder)
+
+    @pytest.mark.parametrize("name", ["../other.tar", "/etc/hostname", "a/b.tar", ".."])
+    def test_a_shard_elsewhere_is_refused(self, folder, name):
+        shards = json.loads((folder / "index.json").read_text())["shards"]
+        shards[0]["file"] = name
+        edit_index(folder, shards=shards)
+        with pytest.raises(UserError, match="refused file name"):
+            Index.load(folder)
+
+    def test_a_truncated_tar(self, folder):
+        path = folder / "train-000001.tar"
+        size = path.stat().st_size
+        path.write_bytes(path.read_bytes()[:1000])
+        with pytest.raises(
+            UserError, match=rf"train-000001\.tar: truncated: {size} bytes expected, 1000 found"
+        ):
+            Index.load(folder)
+
+    def test_a_missing_tar(self, folder):
+        (folder / "train-000001.tar").unlink()
+        with pytest.raises(UserError, match=r"train-000001\.tar: missing"):
+            Index.load(folder)
+
+    def test_a_missing_or_changed_table(self, folder):
+        change_byte(folder / "samples.parquet", 50)
+        with pytest.raises(UserError, match=r"samples\.parquet.*sha256 differs"):
+            Index.load(folder)
+        (folder / "samples.parquet").unlink()
+        with pytest.raises(UserError, match=r"samples\.parquet: missing"):
+            Index.load(folder)
+
+    def test_an_unknown_split(self, folder):
+        with pytest.raises(UserError, match="did you mean 'train'"):
+            Index.load(folder).rows("trian")
+
+
+def test_index_and_packing_load_without_torch(packed):
+    code = (
+        "import sys, wsol_dist.data.pack, wsol_dist.commands.shards; from wsol_dist.data.index import Index;"
+        f"Index.load({str(packed)!r}).rows('train'); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(("damage", "code"), [("none", 0), ("byte", 1), ("no index", 2)])
+def test_the_script_tells_by_its_exit_code(folder, damage, code):
+    if damage == "byte":
+        change_byte(folder / "test-000000.tar", 800)
+    if damage == "no index":
+        (folder / "index.json").unlink()
+    command = [sys.executable, str(ROOT / "shards" / "verify.py"), str(folder), "--workers", "1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == (1 if code == 2 else 0)
+
+
+def test_ls_and_show(packed, tmp_path, capsys):
+    assert main(["ls", str(packed)]) == 0
+    assert "train" in capsys.readouterr().out
+    picture = tmp_path / "cat.jpg"
+    assert main(["show", str(packed), "train/cat/000002", "--out", str(picture)]) == 0
+    assert json.loads(capsys.readouterr().out.rpartition("image written")[0])["classes"] == ["cat"]
+    assert picture.read_bytes()[:2] == b"\xff\xd8"
+    with pytest.raises(UserError, match="no sample 'train/dog'"):
+        main(["show", str(packed), "train/dog"])
