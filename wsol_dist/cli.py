@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import pkgutil
 import sys
 from pathlib import Path
 
-from wsol_dist.errors import UserError, did_you_mean
+from wsol_dist.errors import RankError, UserError, did_you_mean
 
 COMMANDS = Path(__file__).parent / "commands"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a subcommand; returns the exit code: 0 fine, 2 a mistake in what was given."""
+    """Run a subcommand; returns the exit code: 0 fine, 1 a failure, 2 a mistake in what was given."""
     argv = sys.argv[1:] if argv is None else argv
     names = {info.name.replace("_", "-"): info.name for info in pkgutil.iter_modules([str(COMMANDS)])}
     if not argv or argv[0] in ("-h", "--help", "help"):
@@ -33,6 +34,12 @@ def run(module: str, argv: list[str]) -> int:
     except UserError as error:
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except RankError as error:  # it holds the rank's traceback; that of the waiting parent says nothing
+        print(error, file=sys.stderr)
+        return 1
 
 
 def _help(names: dict[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read."""
+"""The exceptions that a user is meant to read."""
 
 
 class UserError(Exception):
@@ -7,6 +7,10 @@ class UserError(Exception):
     The message says what was given, what is allowed, and how to fix it. Several independent
     mistakes go into one error, a line each.
     """
+
+
+class RankError(RuntimeError):
+    """One of several processes failed: its rank, and its traceback or what ended it. Shown as it is, exit code 1."""
 
 
 def did_you_mean(word: str, allowed: list[str]) -> str:

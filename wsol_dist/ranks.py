@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -122,30 +121,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def spawn(function: Callable[..., None], procs: int, *args: Any) -> None:
-    """Run `function(ranks, *args)` in several processes of this machine, or right here for one.
-
-    A rank that raises or dies ends all of them, with its error.
-    """
-    if procs == 1:
-        function(from_environment(), *args)
-        stop_group()
-        return
-    import torch.multiprocessing as mp
-
-    mp.spawn(_spawned, args=(function, procs, free_port(), args), nprocs=procs)
-
-
-def _spawned(rank: int, function: Callable[..., None], procs: int, port: int, args: tuple[Any, ...]) -> None:
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE=str(procs),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-    )
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // procs))
-    function(start_group(), *args)
-    stop_group()

@@ -163,7 +163,8 @@ class Trainer:
         state = checkpoint.read_state(folder)
         if state.world != self.ranks.world:
             raise UserError(
-                f"{folder}: written by {state.world} ranks, this run has {self.ranks.world}; start it with {state.world}"
+                f"{folder}: written by {state.world} ranks, this run has {self.ranks.world}; "
+                f"start it with {state.world}"
             )
         self.engine.load(folder)
         return state.position // self.config.train.global_batch

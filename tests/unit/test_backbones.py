@@ -1,6 +1,5 @@
 """Building backbones: any grid, local weights, stems that keep their batch norm, and mistakes in one line."""
 
-import os
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -15,8 +14,6 @@ from wsol_dist.models.backbones import ViTConfig, build_cnn, build_vit
 from wsol_dist.models.checkpoints import read_state, without_checkpoints
 
 SMALL = {"width": 48, "heads": 3, "depth": 2, "drop_path": 0.0}
-DATA = os.environ.get("WSOL_DATA")
-needs_data = pytest.mark.skipif(not DATA, reason="WSOL_DATA is not set: no real weights to read")
 
 
 @pytest.fixture
@@ -179,10 +176,9 @@ def test_no_network_names_the_file_to_bring(monkeypatch, tmp_path):
         build_vit(ViTConfig(arch="vit_tiny_patch16_224", pretrained=True), 64)
 
 
-@needs_data
-def test_real_stem_is_the_real_network():
+def test_real_stem_is_the_real_network(real_data):
     """The hybrid's features equal those of the whole CNN at stride 16, in training mode too."""
-    weights = f"{DATA}/weights/mobilenetv2_100.imagenet1k.safetensors"
+    weights = f"{real_data}/weights/mobilenetv2_100.imagenet1k.safetensors"
     config = ViTConfig(
         **SMALL, stem="mobilenetv2_100", stem_kwargs={"pad_type": "same"}, stem_checkpoint=weights
     )
@@ -194,9 +190,8 @@ def test_real_stem_is_the_real_network():
         torch.testing.assert_close(stem(image), wanted, atol=1e-4, rtol=1e-4)
 
 
-@needs_data
-def test_real_batch_norm_statistics_keep_the_function():
-    weights = f"{DATA}/weights/mobilenetv2_100.imagenet1k"
+def test_real_batch_norm_statistics_keep_the_function(real_data):
+    weights = f"{real_data}/weights/mobilenetv2_100.imagenet1k"
     config = {
         "stem": "mobilenetv2_100",
         "stem_kwargs": {"pad_type": "same"},

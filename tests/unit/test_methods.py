@@ -1,8 +1,6 @@
 """The contract that every registered method keeps, and what each method promises beyond it."""
 
 import csv
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +18,6 @@ from wsol_dist.registry import METHODS, method_class
 
 NUM_CLASSES = 5
 TINY_VIT = TSCAM.tiny_config().backbone
-DATA = os.environ.get("WSOL_DATA")
 
 
 def build(cls: type[Method], config=None, num_classes: int = NUM_CLASSES) -> Method:
@@ -150,9 +147,8 @@ def test_cam_checkpoint_of_another_class_count_starts_the_features(tmp_path):
     assert all(torch.equal(tensor, buffers[name]) for name, tensor in method.named_buffers())
 
 
-@pytest.mark.skipif(not DATA, reason="WSOL_DATA is not set: no real network and images")
-def test_cam_real_network_on_real_images():
-    root = Path(str(DATA))
+def test_cam_real_network_on_real_images(real_data):
+    root = real_data
     config = CAMConfig(
         arch="mobilenetv2_100", model_kwargs={"pad_type": "same"}, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
     )

@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
     if own.procs < 1:
         raise UserError(f"--procs: given {own.procs}, at least 1 is needed")
     work = plan(own, rest)
-    from wsol_dist.ranks import spawn
+    from wsol_dist.processes import spawn
     from wsol_dist.scoring import check_thresholds, run
 
     check_thresholds(work)

@@ -204,7 +204,7 @@ def evaluation_batches(
     reader = ShardReader(Index.load(index_dir), split)
     own = np.arange(rank, len(reader), world)
     per_rank = -(-len(reader) // world)
-    # Padding repeats row 0, so that ranks do equal numbers of forward passes even when there are more ranks than images.
+    # Padding repeats row 0: ranks then do equal numbers of forward passes, even with more ranks than images.
     padded = np.concatenate([own, np.zeros(per_rank - len(own), dtype=np.int64)])
     batches = [padded[at : at + batch_size].tolist() for at in range(0, per_rank, batch_size)]
     done = 0

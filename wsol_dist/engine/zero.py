@@ -83,6 +83,11 @@ class ZeroEngine:
     def save(self, folder: Path) -> None:
         """Write every rank's part of the training state; all ranks call it."""
         self.engine.save_checkpoint(str(folder), tag=STATE_TAG, save_latest=False)
+        if self.ranks.is_main:
+            for script in folder.glob(
+                "*.py"
+            ):  # DeepSpeed's own conversion scripts: a checkpoint holds data only
+                script.unlink()
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote at the same world size; all ranks call it."""
