@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,12 @@ def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = ["--num-train", "96", "--num-val", "24", "--num-test", "40", "--image-px", "32"]
     assert main(["shards", "pack", "collage", "--out", str(folder), "--samples-per-shard", "8", *sizes]) == 0
     return folder
+
+
+@pytest.fixture
+def own_shards(tiny_shards: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny shards that a test may damage."""
+    return Path(shutil.copytree(tiny_shards, tmp_path / "shards"))
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from wsol_dist import ranks
 from wsol_dist.errors import RankError, UserError
 
 GRACE_S = 1.0
-"""After one rank failed, how long the others may tell of theirs: a rank that lost its peer can be the first to speak."""
+"""After one rank failed, the others have this long to tell of theirs: the first may only have lost its peer."""
 LOOK_EVERY_S = 0.2
 END_S = 5.0
 """How long a rank has between being asked to end and being killed."""
@@ -42,7 +42,7 @@ class Failure:
 
     @property
     def order(self) -> tuple[bool, bool]:
-        """The cause first: a mistake is one, a killed rank too, an exception may only follow from another rank's end."""
+        """The cause first: a mistake or a kill is one, an exception may only follow from another rank's end."""
         return self.error is None, not self.killed
 
 

@@ -186,7 +186,7 @@ def publish(evaluation: Evaluation, work: Work, track: Track) -> None:
         Picture(image_HWC=picture, caption=f"{case.id}: {case.row.get('error_kind')}")
         for picture, case in zip(pictures, evaluation.cases, strict=True)
     ]
-    track.images(f"{group}/cases", shown[: work.config.track.num_pictures], step=work.step)
+    track.images(f"{group}/cases", shown, step=work.step)
     for one in evaluation.broken[:10]:
         track.line(f"does not decode, counted as a miss: {one}")
     print_scores(

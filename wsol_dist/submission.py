@@ -20,6 +20,7 @@ from wsol_dist.commands.train import check, prepare_folder
 from wsol_dist.config import Config, parse_with_recipe
 from wsol_dist.errors import UserError
 from wsol_dist.job import WsolJob
+from wsol_dist.local_job import wait_and_show
 
 DEFAULT_RECIPE = "molt-imagenet"
 CLUSTERS = ("slurm", "local", "debug")
@@ -171,8 +172,7 @@ class Plan:
             )
             running = executor.submit(job)
             self._announce(what, running)
-            code = wait_and_show(running)
-            if code:
+            if code := wait_and_show(running):
                 return code
         return 0
 
@@ -183,41 +183,3 @@ class Plan:
 
     def _announce(self, what: str, job: Any) -> None:
         print(f"{what:<11} job {job.job_id}, log {job.paths.stdout}", flush=True)
-
-
-def wait_and_show(job: Any) -> int:
-    """Copy a local job's log to the terminal until it ends; its exit code."""
-    if isinstance(job, submitit.DebugJob):
-        job.result()
-        return 0
-    print("            starting: importing torch and DeepSpeed takes about 20 s", flush=True)
-    shown, done = 0, False
-    while not done:
-        done = job.done()
-        shown += show_from(job.paths.stdout, shown)
-        time.sleep(0 if done else 0.5)
-    try:
-        job.results()
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [""])[-1]
-        print(f"error: job {job.job_id} failed: {reason}; its log: {job.paths.stdout}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def show_from(log: Path, start: int) -> int:
-    """Print a log from a byte on, up to its last whole line; the number of bytes shown."""
-    if not log.exists():
-        return 0
-    with log.open("rb") as file:
-        file.seek(start)
-        text = file.read()
-    text = text[: text.rfind(b"\n") + 1]
-    sys.stdout.write(without_noise(text.decode(errors="replace")))
-    sys.stdout.flush()
-    return len(text)
-
-
-def without_noise(text: str) -> str:
-    """A log without submitit's own lines about pickles."""
-    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("submitit INFO"))

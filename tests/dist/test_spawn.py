@@ -70,11 +70,13 @@ def test_a_users_mistake_comes_out_as_one_line_and_code_2(capfd: pytest.CaptureF
     assert capfd.readouterr().err == "error: the cup is empty; fill it\n"
 
 
+@pytest.mark.slow
 def test_a_mistake_that_every_rank_finds_comes_out_once() -> None:
     with pytest.raises(UserError, match="^the cup is empty; fill it$"):
         spawn(fail_everywhere, 2)
 
 
+@pytest.mark.slow
 def test_an_exit_code_comes_out() -> None:
     with pytest.raises(SystemExit) as stop:
         spawn(fail, 2, "exit")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.damage import break_image
 from wsol_dist.data.config import DataConfig
 from wsol_dist.data.index import Index
 from wsol_dist.data.stream import TrainingOrder, evaluation_batches, training_batches
@@ -92,31 +92,19 @@ def test_evaluation_sees_every_image_once(tiny_shards: Path, world: int, workers
     assert sorted(one for ids in seen for one in ids) == sorted(expected)
 
 
-def break_image(folder: Path, split: str) -> str:
-    """Overwrite the image bytes of a split's third sample; returns its id."""
-    index = Index.load(folder)
-    rows = index.rows(split)
-    with index.path(int(rows.shard[2])).open("r+b") as tar:
-        tar.seek(int(rows.offset[2]) + 512)
-        tar.write(b"\0" * 64)
-    return rows.ids[2].as_py()
-
-
-def test_a_broken_image_is_a_named_miss_in_evaluation(tiny_shards: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "shards"
-    shutil.copytree(tiny_shards, folder)
-    broken = break_image(folder, "test")
-    batches = evaluation_batches(folder, split="test", rank=0, world=1, batch_size=16, workers=0, image_px=32)
+def test_a_broken_image_is_a_named_miss_in_evaluation(own_shards: Path) -> None:
+    broken = break_image(own_shards, "test")
+    batches = evaluation_batches(
+        own_shards, split="test", rank=0, world=1, batch_size=16, workers=0, image_px=32
+    )
     decoded = {t.id: d for b in batches for t, d in zip(b.truths, b.decoded_B.tolist(), strict=True)}
     assert len(decoded) == 40
     assert [one for one, fine in decoded.items() if not fine] == [broken]
 
 
-def test_a_broken_image_is_named_and_replaced_in_training(tiny_shards: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "shards"
-    shutil.copytree(tiny_shards, folder)
-    broken = break_image(folder, "train")
-    index = Index.load(folder)
+def test_a_broken_image_is_named_and_replaced_in_training(own_shards: Path) -> None:
+    broken = break_image(own_shards, "train")
+    index = Index.load(own_shards)
     batches = list(training_batches(index, DataConfig(workers=0), order=order(index, last=8), image_px=24))
     assert [one for batch in batches for one in batch.broken] == [broken]
     assert {len(batch.label_B) for batch in batches} == {12}

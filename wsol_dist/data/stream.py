@@ -224,6 +224,8 @@ def _loader(dataset: Dataset[Any], batches: Any, workers: int, collate: Any) -> 
         dataset,
         batch_sampler=batches,
         num_workers=workers,
+        # Also where the rank itself was spawned, which its children inherit: they would all import torch again.
+        multiprocessing_context="fork" if workers else None,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if workers else None,

@@ -28,7 +28,8 @@ class TrainTransform:
 
 def squash(rgb_HWC: np.ndarray, side_px: int) -> Tensor:
     """Resize to a square, bilinear with antialias, aspect not kept: (3, side_px, side_px) uint8."""
-    image = torch.from_numpy(np.ascontiguousarray(rgb_HWC)).permute(2, 0, 1)
+    # Pillow's arrays are read-only, which torch cannot express; a JPEG's pixels are used without a copy.
+    image = torch.from_numpy(np.require(rgb_HWC, requirements=["C", "W"])).permute(2, 0, 1)
     return F.resize(image, [side_px, side_px], antialias=True)
 
 

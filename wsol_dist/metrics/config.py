@@ -23,7 +23,8 @@ class EvaluateConfig:
     workers: int = 1
     """Processes per rank that read and decode images; 0 reads in the rank's own process."""
     cases: int = 12
-    """Number of pictures shown with their boxes: the same images of a split for every checkpoint and run."""
+    """Number of pictures with boxes and heat map, on the report page and in W&B: the same images of a split for
+    every checkpoint and run."""
     cases_seed: int = 0
     """Another seed picks other pictures."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import DropPath
 from timm.models.vision_transformer import Attention, Block, VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
@@ -139,6 +140,9 @@ def build_vit(config: ViTConfig, image_px: int) -> ViT:
     except AssertionError as error:
         raise UserError(f"backbone {config.arch!r} with {kwargs}: {error}") from error
     _check_vit(vit, config.arch)
+    if config.attn_drop_path is not None:
+        for block in vit.blocks:
+            block.drop_path1 = DropPath(config.attn_drop_path)
     stride_px: int = vit.patch_embed.patch_size[0]
     if image_px % stride_px:
         raise UserError(f"image size {image_px} px is not a multiple of the backbone's stride {stride_px} px")

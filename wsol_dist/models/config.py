@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 CONV_STEM = "conv"
 
@@ -29,9 +30,17 @@ class ViTConfig:
     """Patch side and stride in pixels; none keeps the architecture's. A CNN stem has `stem_stride`."""
     drop_path: float = 0.1
     """Stochastic depth at the last block, rising linearly from 0."""
+    attn_drop_path: float | None = None
+    """Stochastic depth of the attention branch alone, the same in every block; none follows `drop_path`. High values
+    (0.8) make small models trained from scratch classify each patch by itself, which keeps the score map local."""
     stem: str | None = None
     """None: linear patches. `conv`: a small random-initialised stem of 3x3 stride-2 convolutions down to
     `patch_px`. Any other word: a timm CNN whose feature map at `stem_stride` becomes the patches."""
+    stem_blocks: int = 0
+    """conv stem: residual 3x3 blocks at the patch stride, which widen what a patch sees before any attention."""
+    stem_norm: Literal["layer", "batch"] = "layer"
+    """conv stem: norm behind each convolution. batch learns several times faster from scratch, but its statistics
+    are those of a rank's micro-batch, so losses depend on the number of ranks."""
     stem_stride: int = 16
     """Stride of the CNN feature map that becomes the patches; usually 16 or 8."""
     stem_kwargs: dict[str, bool | int | float | str] = field(default_factory=dict)
@@ -55,6 +64,10 @@ class ViTConfig:
             raise ValueError(f"backbone.width: {self.width} is not a multiple of heads = {self.heads}")
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"backbone.drop_path: {self.drop_path} is not in [0, 1)")
+        if self.attn_drop_path is not None and not 0 <= self.attn_drop_path < 1:
+            raise ValueError(f"backbone.attn_drop_path: {self.attn_drop_path} is not in [0, 1)")
+        if self.stem_blocks < 0 or (self.stem != CONV_STEM and self.stem_blocks):
+            raise ValueError(f"backbone.stem_blocks: {self.stem_blocks}; 0 or more, and only with `stem: conv`")
         if self.pretrained and self.checkpoint:
             raise ValueError("backbone: give either `pretrained` or `checkpoint`, not both")
         self._check_stem()

@@ -34,26 +34,37 @@ class StemEmbed(nn.Module):
 
 
 class ConvStem(nn.Sequential):
-    """3x3 stride-2 convolutions, each with norm and GELU, channels about doubling up to the width.
+    """3x3 stride-2 convolutions, each with norm and GELU, channels about doubling up to the width; then blocks."""
 
-    Layer norm over the channels, not batch norm: no running statistics, so ranks and resumed runs agree.
-    """
-
-    def __init__(self, stride_px: int, width: int) -> None:
+    def __init__(self, stride_px: int, width: int, *, num_blocks: int = 0, norm: str = "layer") -> None:
         num_convs = int(math.log2(stride_px))
         assert 2**num_convs == stride_px > 1, stride_px
+        make_norm: type[nn.Module] = nn.BatchNorm2d if norm == "batch" else LayerNorm2d
         # Multiples of 16 fill the vector units; 24 channels at half resolution cost twice what 16 do.
         inner = [max(16, (width >> shift) // 16 * 16) for shift in range(num_convs - 1, 0, -1)]
         channels = [3, *inner, width]
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(channels):
-            layers += [nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1), LayerNorm2d(fan_out), nn.GELU()]
+            layers += [nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1), make_norm(fan_out), nn.GELU()]
+        layers += [ConvBlock(width, make_norm) for _ in range(num_blocks)]
         super().__init__(*layers)
         self.channels = channels[-1]
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         # Channels last makes the layer norms contiguous reads and the small convolutions faster.
         return super().forward(image_BCHW.contiguous(memory_format=torch.channels_last))
+
+
+class ConvBlock(nn.Module):
+    """x + GELU(conv3x3(norm(x)))."""
+
+    def __init__(self, width: int, make_norm: type[nn.Module]) -> None:
+        super().__init__()
+        self.norm = make_norm(width)
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + nn.functional.gelu(self.conv(self.norm(x)))
 
 
 class CNNStem(nn.Module):
@@ -108,7 +119,7 @@ def build_stem(config: ViTConfig, *, stride_px: int, width: int) -> ConvStem | C
         return CNNStem(config)
     if stride_px & (stride_px - 1):
         raise UserError(f"backbone.patch_px: {stride_px} is not a power of two, as the conv stem needs")
-    return ConvStem(stride_px, width)
+    return ConvStem(stride_px, width, num_blocks=config.stem_blocks, norm=config.stem_norm)
 
 
 def build_timm(name: str, kwargs: dict[str, Any], *, num_classes: int) -> Any:

@@ -23,8 +23,6 @@ class TrackConfig:
     """W&B tags."""
     log_every_steps: int = 10
     """Optimizer steps between two log rows."""
-    num_pictures: int = 8
-    """Images of the fixed set that each evaluation shows with boxes and heat map."""
     init_timeout_s: float = 20.0
     """Longest wait for W&B at the start of a job, in seconds; then it goes on offline."""
     finish_timeout_s: float = 60.0
@@ -33,8 +31,6 @@ class TrackConfig:
     def __post_init__(self) -> None:
         if self.log_every_steps < 1:
             raise ValueError(f"log_every_steps must be at least 1, given {self.log_every_steps}")
-        if self.num_pictures < 0:
-            raise ValueError(f"num_pictures must not be negative, given {self.num_pictures}")
         if self.init_timeout_s <= 0 or self.finish_timeout_s <= 0:
             raise ValueError("init_timeout_s and finish_timeout_s must be above 0")
         if not self.project:

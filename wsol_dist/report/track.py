@@ -36,9 +36,14 @@ class Track:
     """The log of one job: open it with `Track.open`, write into it, close it (or use `with`)."""
 
     def __init__(
-        self, *, console: PlainConsole | BarConsole | None, rows: JsonLines | None, wandb: _Wandb | None
+        self,
+        *,
+        console: PlainConsole | BarConsole | None,
+        rows: JsonLines | None,
+        wandb: _Wandb | None,
+        says_rows: bool = True,
     ) -> None:
-        self._console, self._rows, self._wandb = console, rows, wandb
+        self._console, self._rows, self._wandb, self._says_rows = console, rows, wandb, says_rows
 
     @classmethod
     def open(
@@ -68,12 +73,13 @@ class Track:
         wandb = None
         if config.wandb != "off":
             wandb = _Wandb(run_dir, config, job=job, resolved=resolved, say=console.line)
-        return cls(console=console, rows=rows, wandb=wandb)
+        # An evaluation's numbers are a table on the console: as one row they would fill the screen.
+        return cls(console=console, rows=rows, wandb=wandb, says_rows=job == "train")
 
     def log(self, scalars: dict[str, float], *, step: int) -> None:
         """Adds a row of slash-grouped scalars: `train/loss`, `eval/test/gt_known`."""
         plain = {name: float(value) for name, value in scalars.items()}
-        if self._console:
+        if self._console and self._says_rows:
             self._console.log(plain, step=step)
         if self._rows:
             self._rows.write(plain, step=step)
