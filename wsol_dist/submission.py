@@ -18,7 +18,8 @@ import submitit
 
 from wsol_dist.commands.train import check, prepare_folder
 from wsol_dist.config import Config, parse_with_recipe
-from wsol_dist.errors import UserError
+from wsol_dist.data.index import Index
+from wsol_dist.errors import UserError, did_you_mean
 from wsol_dist.job import WsolJob
 from wsol_dist.local_job import wait_and_show
 
@@ -48,11 +49,23 @@ def main(argv: list[str]) -> int:
         raise UserError(
             "--cluster slurm: SLURM is not installed here (no sbatch); use --cluster local, or --dry-run"
         )
-    check(config, world=own.nodes * procs)
+    check_splits(own.splits, check(config, world=own.nodes * procs))
     prepare_folder(config, folder, write=True)
     mark_started(folder)
     print(f"run folder  {folder}", flush=True)
     return plan.submit_to_slurm() if own.cluster == "slurm" else plan.run_here()
+
+
+def check_splits(given: str, index: Index) -> None:
+    """Refuse now what the evaluator would refuse after the training.
+
+    Raises:
+        UserError: the shards have no such split.
+    """
+    for split in given.split(","):
+        if split not in index.splits:
+            allowed = did_you_mean(split, list(index.splits))
+            raise UserError(f"--splits: no split {split!r} in {index.folder}; {allowed}, joined by commas")
 
 
 def arguments() -> argparse.ArgumentParser:

@@ -69,7 +69,18 @@ def check(config: Config, *, world: int) -> Index:
         raise UserError(
             f"train.global_batch: {batch} images a step, but split {data.train_split!r} has only {num_samples}"
         )
+    _check_init(config)
     return index
+
+
+def _check_init(config: Config) -> None:
+    """Refuse weights to start from that are not there, or that another method wrote."""
+    if not config.train.init:
+        return
+    from wsol_dist.model import check_belongs, weights_file
+
+    for name in config.train.init:
+        check_belongs(weights_file(Path(name)), config.method_name)
 
 
 def prepare_folder(config: Config, folder: Path, *, write: bool) -> None:
