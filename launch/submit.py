@@ -6,4 +6,4 @@ import sys
 from wsol_dist.cli import run
 
 if __name__ == "__main__":
-    sys.exit(run("wsol_dist.submission", sys.argv[1:]))
+    sys.exit(run("wsol_dist.launching.submission", sys.argv[1:]))

@@ -10,7 +10,7 @@ from wsol_dist.config import Config
 from wsol_dist.engine import checkpoint
 from wsol_dist.errors import UserError
 from wsol_dist.methods.base import Method
-from wsol_dist.models.checkpoints import read_state, without_checkpoints
+from wsol_dist.models.weights import read_state, without_checkpoints
 from wsol_dist.registry import method_class
 
 

@@ -18,9 +18,9 @@ from wsol_dist.data.index import Index
 from wsol_dist.engine import checkpoint
 from wsol_dist.errors import UserError
 from wsol_dist.model import build_method, initialise
-from wsol_dist.models.checkpoints import read_state
+from wsol_dist.models.weights import read_state
 from wsol_dist.ranks import Ranks
-from wsol_dist.training import Trainer
+from wsol_dist.trainer.trainer import Trainer
 
 BACKBONE = {"arch": "deit_tiny_patch16_224", "width": 32, "heads": 2, "depth": 2, "patch_px": 8, "stem": "conv", "drop_path": 0.2}
 

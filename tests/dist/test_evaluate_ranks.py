@@ -15,13 +15,13 @@ from torch import Tensor
 
 from tests.damage import break_image
 from tests.pool import RankPool
-from wsol_dist import scoring
+from wsol_dist.evaluator import scoring
 from wsol_dist.config import Config, from_dict
 from wsol_dist.data.index import Index
 from wsol_dist.data.pack import PackOptions, make_plan, pack
 from wsol_dist.data.sample import Item, Sample
 from wsol_dist.data.stream import ShardReader
-from wsol_dist.evaluation import Evaluation, evaluate_checkpoint
+from wsol_dist.evaluator.evaluate import Evaluation, evaluate_checkpoint
 from wsol_dist.methods.base import Localization, Method, MethodConfig, pick_maps, top_class
 from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.metrics.threshold import Threshold

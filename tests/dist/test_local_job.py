@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import submitit
 
-from wsol_dist.job import WsolJob
-from wsol_dist.local_job import wait_and_show
+from wsol_dist.launching.job import WsolJob
+from wsol_dist.launching.local_job import wait_and_show
 
 
 def submit(folder: Path, job: Callable[[], Any]) -> Any:

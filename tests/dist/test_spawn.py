@@ -13,7 +13,7 @@ import pytest
 
 from wsol_dist import cli
 from wsol_dist.errors import RankError, UserError
-from wsol_dist.processes import spawn
+from wsol_dist.launching.processes import spawn
 from wsol_dist.ranks import Ranks
 
 

@@ -265,7 +265,7 @@ MISTAKES = [
 
 def call(command: str) -> int:
     program, *argv = command.split()
-    return cli.main(argv) if program == "wsol" else cli.run("wsol_dist.submission", argv)
+    return cli.main(argv) if program == "wsol" else cli.run("wsol_dist.launching.submission", argv)
 
 
 def contents(folder: Path) -> dict[str, tuple[int, int]]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from wsol_dist.errors import UserError
 from wsol_dist.models.backbones import ViTConfig, build_cnn, build_vit
-from wsol_dist.models.checkpoints import read_state, without_checkpoints
+from wsol_dist.models.weights import read_state, without_checkpoints
 
 SMALL = {"width": 48, "heads": 3, "depth": 2, "drop_path": 0.0}
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from wsol_dist import record
 from wsol_dist.cli import main
 from wsol_dist.config import dump, from_dict
 from wsol_dist.data.index import Index
@@ -21,7 +20,8 @@ from wsol_dist.data.pack import PackOptions, make_plan, pack
 from wsol_dist.data.sample import Item, Sample
 from wsol_dist.engine import checkpoint
 from wsol_dist.errors import UserError
-from wsol_dist.evaluation import case_ids, check_ids, evaluate_checkpoint
+from wsol_dist.evaluator import record
+from wsol_dist.evaluator.evaluate import case_ids, check_ids, evaluate_checkpoint
 from wsol_dist.methods.base import Localization, Method, MethodConfig, top_class
 from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.metrics.config import EvaluateConfig

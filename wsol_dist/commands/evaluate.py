@@ -17,7 +17,7 @@ from wsol_dist.data.index import Index
 from wsol_dist.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from wsol_dist.scoring import Work
+    from wsol_dist.evaluator.scoring import Work
 
 
 def main(argv: list[str]) -> int:
@@ -31,8 +31,8 @@ def main(argv: list[str]) -> int:
     if own.procs < 1:
         raise UserError(f"--procs: given {own.procs}, at least 1 is needed")
     work = plan(own, rest)
-    from wsol_dist.processes import spawn
-    from wsol_dist.scoring import check_thresholds, run
+    from wsol_dist.evaluator.scoring import check_thresholds, run
+    from wsol_dist.launching.processes import spawn
 
     check_thresholds(work)
     spawn(run, own.procs, work)
@@ -66,7 +66,7 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Work:
     Raises:
         UserError: what does not exist or does not fit, and how to mend it.
     """
-    from wsol_dist.scoring import Work
+    from wsol_dist.evaluator.scoring import Work
 
     target = Path(own.target)
     is_run = (target / "config.yaml").is_file()

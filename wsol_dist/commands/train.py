@@ -31,7 +31,7 @@ def train(config: Config, folder: Path) -> None:
         index = check(config, world=own.world)
         prepare_folder(config, folder, write=own.is_main)
         own.barrier()
-        from wsol_dist.training import Trainer
+        from wsol_dist.trainer.trainer import Trainer
 
         Trainer(config, folder, index, own).run()
     finally:

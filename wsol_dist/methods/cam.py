@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from wsol_dist.errors import UserError
 from wsol_dist.methods.base import Localization, Method, MethodConfig, top_class
 from wsol_dist.models.backbones import build_cnn, download_state
-from wsol_dist.models.checkpoints import downloads_wanted, load_checked, read_state, wanted
 from wsol_dist.models.stems import keep_bn_eval
+from wsol_dist.models.weights import downloads_wanted, load_checked, read_state, wanted
 
 PROBE_PX = 64
 

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from wsol_dist.errors import UserError
 from wsol_dist.models.attention import Direction, run_blocks_with_row
-from wsol_dist.models.checkpoints import (
+from wsol_dist.models.config import CONV_STEM, ViTConfig
+from wsol_dist.models.stems import StemEmbed, build_stem, build_timm
+from wsol_dist.models.weights import (
     State,
     downloads_wanted,
     load_checked,
@@ -23,8 +25,6 @@ from wsol_dist.models.checkpoints import (
     shape_problems,
     wanted,
 )
-from wsol_dist.models.config import CONV_STEM, ViTConfig
-from wsol_dist.models.stems import StemEmbed, build_stem, build_timm
 
 __all__ = ["ViT", "ViTConfig", "build_cnn", "build_vit", "download_state"]
 

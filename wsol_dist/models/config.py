@@ -67,7 +67,9 @@ class ViTConfig:
         if self.attn_drop_path is not None and not 0 <= self.attn_drop_path < 1:
             raise ValueError(f"backbone.attn_drop_path: {self.attn_drop_path} is not in [0, 1)")
         if self.stem_blocks < 0 or (self.stem != CONV_STEM and self.stem_blocks):
-            raise ValueError(f"backbone.stem_blocks: {self.stem_blocks}; 0 or more, and only with `stem: conv`")
+            raise ValueError(
+                f"backbone.stem_blocks: {self.stem_blocks}; 0 or more, and only with `stem: conv`"
+            )
         if self.pretrained and self.checkpoint:
             raise ValueError("backbone: give either `pretrained` or `checkpoint`, not both")
         self._check_stem()

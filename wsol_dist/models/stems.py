@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wsol_dist.errors import UserError
-from wsol_dist.models.checkpoints import load_checked, read_state, wanted
 from wsol_dist.models.config import CONV_STEM, ViTConfig
+from wsol_dist.models.weights import load_checked, read_state, wanted
 
 
 class StemEmbed(nn.Module):

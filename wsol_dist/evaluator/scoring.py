@@ -7,16 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsol_dist import record
 from wsol_dist.config import Config, dump, to_dict
 from wsol_dist.data.index import Index
 from wsol_dist.errors import UserError
-from wsol_dist.evaluation import Evaluation, evaluate_checkpoint
+from wsol_dist.evaluator import record
+from wsol_dist.evaluator.evaluate import Evaluation, evaluate_checkpoint
 from wsol_dist.methods.base import Method
 from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.metrics.threshold import Threshold
 from wsol_dist.model import build_method
-from wsol_dist.models.checkpoints import load_checked, read_state
+from wsol_dist.models.weights import load_checked, read_state
 from wsol_dist.ranks import Ranks
 from wsol_dist.report.table import print_scores
 from wsol_dist.report.track import Picture, Track

@@ -1,7 +1,7 @@
 """One checkpoint on one split: stream -> localize -> every metric, in one pass over the images.
 
 Each rank counts its own images into integers of fixed shape; they are added once, so that the numbers are the
-same at any world size. Nothing is written here: `wsol_dist.record` does that.
+same at any world size. Nothing is written here: `wsol_dist.evaluator.record` does that.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from wsol_dist.commands.train import check, prepare_folder
 from wsol_dist.config import Config, parse_with_recipe
 from wsol_dist.data.index import Index
 from wsol_dist.errors import UserError, did_you_mean
-from wsol_dist.job import WsolJob
-from wsol_dist.local_job import wait_and_show
+from wsol_dist.launching.job import WsolJob
+from wsol_dist.launching.local_job import wait_and_show
 
 DEFAULT_RECIPE = "molt-imagenet"
 CLUSTERS = ("slurm", "local", "debug")

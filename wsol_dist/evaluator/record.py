@@ -11,7 +11,7 @@ import numpy as np
 import simplejpeg
 
 from wsol_dist.errors import UserError
-from wsol_dist.evaluation import Case, Evaluation
+from wsol_dist.evaluator.evaluate import Case, Evaluation
 from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.metrics.threshold import Threshold
 from wsol_dist.report.draw import draw_case
