@@ -8,6 +8,8 @@ BIN := .venv/bin
 UV := .tools/bin/uv
 STAMP := .venv/installed-$(EXTRA)
 export OMP_NUM_THREADS ?= 1
+# As pip does: trust what this machine trusts, behind a company's proxy too.
+export UV_SYSTEM_CERTS ?= 1
 # Real data for tests and benches, where a sibling folder has it.
 export WSOL_DATA ?= $(wildcard $(abspath ../shared/data))
 
