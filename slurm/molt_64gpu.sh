@@ -25,6 +25,8 @@ export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}
 
 echo "run folder $PWD/$RUN; watch: tail -F $PWD/$SLURM_JOB_NAME-$SLURM_JOB_ID.log; squeue -j $SLURM_JOB_ID"
 if [ "${SLURM_RESTART_COUNT:-0}" = 0 ]; then
-  sbatch --dependency="afterany:$SLURM_JOB_ID" slurm/evaluate.sh "$RUN" "$SHARDS"
+  sbatch --dependency="afterany:$SLURM_JOB_ID" --ntasks-per-node="$SLURM_NTASKS_PER_NODE" \
+    --gpus-per-node="$SLURM_GPUS_PER_NODE" --cpus-per-task="$SLURM_CPUS_PER_TASK" \
+    slurm/evaluate.sh "$RUN" "$SHARDS"
 fi
 srun --kill-on-bad-exit=1 wsol train "$RECIPE" --out "$RUN" --data.index "$SHARDS" "$@"

@@ -165,10 +165,9 @@ class Plan:
 
     def submit_to_slurm(self) -> int:
         """Queue training and, behind it, evaluation; say how to watch them."""
-        train = self._slurm_executor("train").submit(self.train)
+        train = self._queue("train", self.train)
         self._announce("training", train)
-        behind = f"afterany:{train.job_id}"
-        self._announce("evaluator", self._slurm_executor("evaluate", behind).submit(self.evaluate))
+        self._announce("evaluator", self._queue("evaluate", self.evaluate, f"afterany:{train.job_id}"))
         print(f"watch       tail -F {train.paths.stdout}")
         print(f"            squeue --me; W&B project {self.config.track.project}")
         return 0
@@ -189,10 +188,14 @@ class Plan:
                 return code
         return 0
 
-    def _slurm_executor(self, job: str, dependency: str | None = None) -> submitit.SlurmExecutor:
+    def _queue(self, job: str, what: WsolJob, dependency: str | None = None) -> Any:
         executor = submitit.SlurmExecutor(folder=self.logs)
         executor.update_parameters(**self.slurm_parameters(job, dependency))
-        return executor
+        try:
+            return executor.submit(what)
+        except submitit.core.utils.FailedJobError as error:
+            reasons = [line for line in str(error).splitlines() if line.strip()]
+            raise UserError(f"SLURM refused the {job} job: {reasons[-1] if reasons else error}") from error
 
     def _announce(self, what: str, job: Any) -> None:
         print(f"{what:<11} job {job.job_id}, log {job.paths.stdout}", flush=True)

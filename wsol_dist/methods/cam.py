@@ -100,8 +100,9 @@ class CAM(Method):
 
     @classmethod
     def tiny_config(cls) -> CAMConfig:
-        # Residual branches that start at 0 would hold back the first step's gradients.
-        return CAMConfig(arch="resnet10t", model_kwargs={"zero_init_last": False}, image_px=64)
+        # Residual branches that start at 0 would hold back the first step's gradients; batch statistics would make
+        # the loss depend on the number of ranks.
+        return CAMConfig(arch="resnet10t", model_kwargs={"zero_init_last": False}, image_px=64, bn_eval=True)
 
     def _load_download(self) -> None:
         classifier = self.model.default_cfg["classifier"]
