@@ -23,7 +23,7 @@ export MASTER_ADDR
 export MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}
 
-echo "run folder $PWD/$RUN; watch: tail -F $PWD/$SLURM_JOB_NAME-$SLURM_JOB_ID.log; squeue -j $SLURM_JOB_ID"
+echo "run folder $RUN; watch: tail -F $PWD/$SLURM_JOB_NAME-$SLURM_JOB_ID.log; squeue -j $SLURM_JOB_ID"
 if [ "${SLURM_RESTART_COUNT:-0}" = 0 ]; then
   sbatch --dependency="afterany:$SLURM_JOB_ID" --ntasks-per-node="$SLURM_NTASKS_PER_NODE" \
     --gpus-per-node="$SLURM_GPUS_PER_NODE" --cpus-per-task="$SLURM_CPUS_PER_TASK" \
