@@ -109,3 +109,12 @@ def test_no_score_matrix_of_n_by_n(direction, monkeypatch):
     with Largest(), torch.no_grad():
         row_of(q, k, scale=0.1)
     assert 0 < Largest.numel <= 2 * H * N * d < H * N * N / 50
+
+
+def test_bounded_length_keeps_every_logit_within_the_bound():
+    q, k = (torch.randn(2, 3, 5, 16, generator=torch.Generator().manual_seed(s)) * 50 for s in (0, 1))
+    norm = attention.BoundedLength(bound=1.5, head_dim=16)
+    logit = norm(q) @ norm(k).transpose(-2, -1) / 16**0.5
+    assert torch.allclose(
+        logit, 1.5 * torch.cosine_similarity(q[:, :, :, None], k[:, :, None], dim=-1), atol=1e-5
+    )

@@ -6,19 +6,34 @@ block, so nothing of size N x N is ever held.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import Attention
-from torch import Tensor
+from torch import Tensor, nn
 
 Direction = Literal["class_query", "patch_query"]
 """`class_query`: A[:, 0, 1:], the class token asks, the patches are the keys. `patch_query`: A[:, 1:, 0]."""
 
 CHUNK_ELEMENTS = 1 << 24
 """Most scores held at once for `patch_query`: 64 MiB in float32."""
+
+
+class BoundedLength(nn.Module):
+    """Queries or keys (B, H, N, d) at one length each, such that q k^T / sqrt(d) is `bound` times their cosine.
+
+    Stands where timm has `q_norm` and `k_norm`; the cosine attention of Swin V2 with a fixed temperature.
+    """
+
+    def __init__(self, *, bound: float, head_dim: int) -> None:
+        super().__init__()
+        self.length = math.sqrt(bound * math.sqrt(head_dim))
+
+    def forward(self, x_BHNd: Tensor) -> Tensor:
+        return F.normalize(x_BHNd, dim=-1) * self.length
 
 
 def run_blocks_with_row(

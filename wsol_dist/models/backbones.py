@@ -14,7 +14,7 @@ from timm.models.vision_transformer import Attention, Block, VisionTransformer, 
 from torch import Tensor, nn
 
 from wsol_dist.errors import UserError
-from wsol_dist.models.attention import Direction, run_blocks_with_row
+from wsol_dist.models.attention import BoundedLength, Direction, run_blocks_with_row
 from wsol_dist.models.config import CONV_STEM, ViTConfig
 from wsol_dist.models.stems import StemEmbed, build_stem, build_timm
 from wsol_dist.models.weights import (
@@ -143,6 +143,10 @@ def build_vit(config: ViTConfig, image_px: int) -> ViT:
     if config.attn_drop_path is not None:
         for block in vit.blocks:
             block.drop_path1 = DropPath(config.attn_drop_path)
+    if config.attn_bound is not None:
+        for block in vit.blocks:
+            block.attn.q_norm = BoundedLength(bound=config.attn_bound, head_dim=block.attn.head_dim)
+            block.attn.k_norm = BoundedLength(bound=config.attn_bound, head_dim=block.attn.head_dim)
     stride_px: int = vit.patch_embed.patch_size[0]
     if image_px % stride_px:
         raise UserError(f"image size {image_px} px is not a multiple of the backbone's stride {stride_px} px")

@@ -33,6 +33,9 @@ class ViTConfig:
     attn_drop_path: float | None = None
     """Stochastic depth of the attention branch alone, the same in every block; none follows `drop_path`. High values
     (0.8) make small models trained from scratch classify each patch by itself, which keeps the score map local."""
+    attn_bound: float | None = None
+    """Bound on the attention logits: queries and keys are scaled to one length, the logits are this times their
+    cosine (scaled cosine attention). Keeps attention maps trained from scratch from shrinking to a few patches."""
     stem: str | None = None
     """None: linear patches. `conv`: a small random-initialised stem of 3x3 stride-2 convolutions down to
     `patch_px`. Any other word: a timm CNN whose feature map at `stem_stride` becomes the patches."""
@@ -66,6 +69,8 @@ class ViTConfig:
             raise ValueError(f"backbone.drop_path: {self.drop_path} is not in [0, 1)")
         if self.attn_drop_path is not None and not 0 <= self.attn_drop_path < 1:
             raise ValueError(f"backbone.attn_drop_path: {self.attn_drop_path} is not in [0, 1)")
+        if self.attn_bound is not None and self.attn_bound <= 0:
+            raise ValueError(f"backbone.attn_bound: {self.attn_bound} is not positive")
         if self.stem_blocks < 0 or (self.stem != CONV_STEM and self.stem_blocks):
             raise ValueError(
                 f"backbone.stem_blocks: {self.stem_blocks}; 0 or more, and only with `stem: conv`"

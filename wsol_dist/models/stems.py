@@ -92,6 +92,8 @@ class CNNStem(nn.Module):
             self.requires_grad_(False)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
+        # Channels last makes depthwise convolutions on a CPU about half again as fast.
+        image_BCHW = image_BCHW.contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
             maps = self.cnn.forward_intermediates(
                 image_BCHW, indices=[self.index], intermediates_only=True, stop_early=True
