@@ -47,6 +47,10 @@ class Config:
     track: TrackConfig = field(default_factory=TrackConfig)
     """Console, JSONL and W&B."""
 
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed must be 0 or more, given {self.seed}")
+
 
 def recipe_names() -> list[str]:
     """The recipes that come with the package."""
@@ -94,8 +98,23 @@ def parse_with_recipe(parser: argparse.ArgumentParser, argv: list[str]) -> tuple
         parser.print_help()
         print("\nBehind the recipe: --help lists its knobs; recipes: " + ", ".join(recipe_names()))
         raise SystemExit(0 if argv else 2)
-    own, rest = parser.parse_known_args(argv)
-    return own, load(own.recipe, rest)
+    own, overrides = split_arguments(parser, argv)
+    return own, load(own.recipe, overrides)
+
+
+def split_arguments(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """A command's own arguments, and the overrides: every flag that the command does not know, with what follows it.
+
+    `parse_known_args` alone would take the value of an override for a positional argument.
+    """
+    own: list[str] = []
+    overrides: list[str] = []
+    current = own
+    for word in argv:
+        if word.startswith("--") or word == "-h":
+            current = own if word.split("=")[0] in parser._option_string_actions else overrides
+        current.append(word)
+    return parser.parse_args(own), overrides
 
 
 def override(config: Config, arguments: list[str], *, prog: str) -> Config:
@@ -197,7 +216,8 @@ def _with_base(path: Path) -> dict[str, Any]:
     base = raw.pop("base", None)
     if base is None:
         return raw
-    below = read_yaml(recipe_path(str(base)))
+    beside = path.parent / str(base)
+    below = read_yaml(beside if beside.is_file() else recipe_path(str(base)))
     if "base" in below:
         raise UserError(f"{path.name}: its base {base!r} has a base of its own; one level is allowed")
     return _merged(below, raw)
@@ -223,7 +243,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise UserError(f"{path}: a recipe is a mapping of keys to values, this is {type(raw).__name__}")
@@ -236,6 +256,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
+            if not isinstance(key, str):
+                raise yaml.YAMLError(f"line {line}: the key {key!r} is no word")
             if key in seen:
                 raise yaml.YAMLError(
                     f"duplicate key {key!r} in lines {seen[key]} and {line}; keep one of them"

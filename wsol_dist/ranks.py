@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+
+from wsol_dist.errors import UserError
 
 TIMEOUT = timedelta(minutes=30)
 
@@ -56,6 +59,22 @@ class Ranks:
         dist.all_gather_object(things, thing)
         return things
 
+    def main_first(self, work: Callable[[], None]) -> None:
+        """Rank 0 does it, the others wait.
+
+        Raises:
+            UserError: on every rank, what rank 0 raised.
+        """
+        mistake = None
+        if self.is_main:
+            try:
+                work()
+            except UserError as error:
+                mistake = str(error)
+        mistake = self.gather(mistake)[0]
+        if mistake is not None:
+            raise UserError(mistake)
+
     def barrier(self) -> None:
         """Wait until every rank is here."""
         if self.world > 1:
@@ -76,7 +95,11 @@ def from_environment() -> Ranks:
     ):
         os.environ.setdefault(name, value)
     if "MASTER_PORT" not in os.environ:
-        assert os.environ["WORLD_SIZE"] == "1", "several ranks without MASTER_PORT"
+        if os.environ["WORLD_SIZE"] != "1":
+            raise UserError(
+                f"{os.environ['WORLD_SIZE']} ranks, but MASTER_ADDR and MASTER_PORT are not set; start them with "
+                "launch/submit.py, torchrun, or a job script like slurm/molt_64gpu.sh"
+            )
         os.environ["MASTER_PORT"] = str(free_port())
     return start_group()
 

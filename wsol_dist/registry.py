@@ -34,10 +34,13 @@ def method_class(name: str) -> type[Method]:
         raise UserError(f"method.name: unknown method {name!r}; {did_you_mean(name, sorted(known))}")
     module_name, _, class_name = target.partition(":")
     try:
-        return getattr(importlib.import_module(module_name), class_name)
-    except (ModuleNotFoundError, AttributeError) as error:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ModuleNotFoundError, AttributeError, ValueError) as error:
         if target == name:
             raise UserError(
                 f"method.name: cannot import {name!r}: {error}; write it as module:Class"
             ) from error
         raise
+    if not (isinstance(found, type) and hasattr(found, "localize") and hasattr(found, "Config")):
+        raise UserError(f"method.name: {name!r} is no method; derive one from wsol_dist.methods.base:Method")
+    return found

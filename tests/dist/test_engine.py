@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from tests.pool import RankPool
-from wsol_dist.commands.train import prepare_folder
 from wsol_dist.config import Config, from_dict
 from wsol_dist.data.index import Index
 from wsol_dist.engine import checkpoint
@@ -20,6 +19,7 @@ from wsol_dist.errors import UserError
 from wsol_dist.model import build_method, initialise
 from wsol_dist.models.weights import read_state
 from wsol_dist.ranks import Ranks
+from wsol_dist.trainer.preflight import prepare_folder
 from wsol_dist.trainer.trainer import Trainer
 
 BACKBONE = {"arch": "deit_tiny_patch16_224", "width": 32, "heads": 2, "depth": 2, "patch_px": 8, "stem": "conv", "drop_path": 0.2}
@@ -41,8 +41,7 @@ def tiny(shards: Path, **train: Any) -> Config:
 
 def train(ranks: Ranks, config: Config, folder: Path, stop_after: int | None = None) -> dict[str, int]:
     """Train; `stop_after` ends the process's work after that many steps as a kill between two steps does."""
-    prepare_folder(config, folder, write=ranks.is_main)
-    ranks.barrier()
+    ranks.main_first(lambda: prepare_folder(config, folder))
     trainer = Trainer(config, folder, Index.load(config.data.index), ranks)
     if stop_after is not None:
         trainer.steps = dataclasses.replace(trainer.steps, total=stop_after)
@@ -95,7 +94,8 @@ def test_a_checkpoint_is_whole_or_absent(rank_pool: RankPool, tiny_shards: Path,
     rank_pool.run(train, tiny(tiny_shards, keep_checkpoints=1), tmp_path / "run")
     found = checkpoint.complete_checkpoints(tmp_path / "run")
     assert [path.name for path in found] == ["step-00000006"]
-    assert checkpoint.read_state(found[0]) == checkpoint.TrainState(step=6, position=96, world=2)
+    state = checkpoint.read_state(found[0])
+    assert (state.step, state.position, state.world) == (6, 96, 2)
     assert sorted(path.name for path in found[0].iterdir()) == ["config.yaml", "model.safetensors", "state.json", "zero"]
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000006"]
     checkpoint.begin(tmp_path / "run", 9)  # a writer that died here leaves nothing that looks whole
@@ -117,6 +117,26 @@ def test_scales_trained_apart_are_merged(rank_pool: RankPool, tiny_shards: Path,
         assert all(torch.equal(value, trained[name]) for name, value in own.items())
 
 
+def test_a_diverged_run_keeps_its_last_good_checkpoint(
+    rank_pool: RankPool, tiny_shards: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(AssertionError, match="training diverged: the loss is nan"):
+        rank_pool.run(train, tiny(tiny_shards, lr=1e30, clip=0), tmp_path / "run")
+    for found in checkpoint.complete_checkpoints(tmp_path / "run"):
+        assert all(value.isfinite().all() for value in read_state(found / checkpoint.WEIGHTS).values())
+
+
+def test_other_shards_are_refused(rank_pool: RankPool, tiny_shards: Path, tmp_path: Path) -> None:
+    rank_pool.run(train, tiny(tiny_shards, epochs=0.4), tmp_path / "run")
+    index = Index.load(tiny_shards)
+    other = dataclasses.replace(index, sha256="0" * 64)
+    found = checkpoint.complete_checkpoints(tmp_path / "run")[-1]
+    state = checkpoint.read_state(found)
+    (found / "state.json").write_text(json.dumps(dataclasses.asdict(state) | {"world": 1}))
+    with pytest.raises(UserError, match="trained on other shards"):
+        Trainer(tiny(tiny_shards, epochs=0.4), tmp_path / "run", other, _alone())
+
+
 def test_another_world_size_is_refused_with_words(rank_pool: RankPool, tiny_shards: Path, tmp_path: Path) -> None:
     config = tiny(tiny_shards, epochs=0.4)
     rank_pool.run(train, config, tmp_path / "run")
@@ -125,9 +145,9 @@ def test_another_world_size_is_refused_with_words(rank_pool: RankPool, tiny_shar
 
 
 def test_a_folder_of_another_recipe_is_refused(rank_pool: RankPool, tiny_shards: Path, tmp_path: Path) -> None:
-    prepare_folder(tiny(tiny_shards), tmp_path / "run", write=True)
+    prepare_folder(tiny(tiny_shards), tmp_path / "run")
     with pytest.raises(UserError, match="train.lr: 0.001 -> 0.5"):
-        prepare_folder(tiny(tiny_shards, lr=0.5), tmp_path / "run", write=True)
+        prepare_folder(tiny(tiny_shards, lr=0.5), tmp_path / "run")
     with pytest.raises(UserError, match="checkpoint of method 'cam'"):
         weights = tmp_path / "other.safetensors"
         checkpoint.save_weights(weights, {"a": torch.zeros(1)}, metadata={"method": "cam"})

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pytest
 
-from wsol_dist.config import dump, from_dict, load, read_yaml, recipe_names, to_dict
+from wsol_dist.config import dump, from_dict, load, parse_with_recipe, read_yaml, recipe_names, to_dict
 from wsol_dist.errors import UserError
 
 GOOD = "name: x\nmethod: {name: ts_cam, image_px: 64}\n"
@@ -93,3 +94,21 @@ def test_a_wrong_flag_ends_with_code_2(capsys: pytest.CaptureFixture[str]) -> No
         load("quickstart", ["--train.epoch", "3"])
     assert stop.value.code == 2
     assert "--train.epochs" in capsys.readouterr().err
+
+
+def test_a_value_of_an_override_is_no_recipe() -> None:
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    parser.add_argument("recipe", nargs="?", default="molt-imagenet")
+    parser.add_argument("--nodes", type=int)
+    parser.add_argument("--dry-run", action="store_true")
+    own, config = parse_with_recipe(parser, ["--nodes", "8", "--data.index", "/shards", "--dry-run"])
+    assert (own.recipe, own.nodes, own.dry_run, config.data.index) == ("molt-imagenet", 8, True, "/shards")
+    own, config = parse_with_recipe(parser, ["quickstart", "--method.scales-px", "16", "32", "--nodes", "2"])
+    assert (own.recipe, own.nodes, config.method.scales_px) == ("quickstart", 2, (16, 32))
+
+
+def test_a_base_lies_beside_its_recipe(tmp_path: Path) -> None:
+    recipe(tmp_path, GOOD + "seed: 7\n")
+    above = tmp_path / "above.yaml"
+    above.write_text("base: recipe.yaml\nname: above\n")
+    assert load(str(above)).seed == 7

@@ -1,4 +1,5 @@
-"""Imports go downward only: commands -> {data, methods, metrics, engine, report} -> {models, regions} -> ranks."""
+"""Imports go downward only: commands -> launching -> {trainer, evaluator} -> {data, methods, metrics, engine, report}
+-> {models, regions} -> ranks."""
 
 from __future__ import annotations
 
@@ -20,6 +21,9 @@ FORBIDDEN = {
     "data": ("methods", "engine", "report", "config", "commands", "metrics"),
     "report": ("methods", "engine", "data", "config", "commands", "models"),
     "engine": ("report", "data", "config", "commands", "metrics"),
+    "trainer": ("commands", "launching", "evaluator"),
+    "evaluator": ("commands", "launching", "trainer"),
+    "launching": ("commands", "evaluator"),
     "ranks.py": ("methods", "engine", "report", "data", "config", "commands", "metrics", "models", "regions"),
 }
 """Folder -> the parts of the package that it must not import; `config` is the configuration tree."""

@@ -31,5 +31,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.workers < 0 or self.lanes < 1 or self.window < 1:
             raise ValueError("workers must be 0 or more, lanes and window 1 or more")
+        if self.resize_px is not None and self.resize_px < 1:
+            raise ValueError(f"resize_px must be 1 or more, given {self.resize_px}")
         if not 0 <= self.max_bad <= 1:
             raise ValueError(f"max_bad is a share from 0 to 1, given {self.max_bad}")

@@ -12,6 +12,10 @@ MAX_PIXELS = 100_000_000
 """Larger images are refused: a few kilobytes can unpack to gigabytes."""
 
 
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+"""What is decoded, whatever a file calls itself: PIL would hand others, EPS say, to programs outside."""
+
+
 class DecodeError(Exception):
     """The bytes are no image that can be shown."""
 
@@ -43,7 +47,7 @@ def _decode_jpeg(data: bytes) -> np.ndarray:
 
 
 def _decode_any(data: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS}")
         if image.mode.startswith("I"):

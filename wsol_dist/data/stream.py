@@ -23,6 +23,9 @@ from wsol_dist.data.shard import read_sample, to_sample
 from wsol_dist.data.transforms import TrainTransform, squash
 from wsol_dist.errors import UserError
 
+MAX_OPEN_FILES = 128
+"""Tars that a loader process holds open: more than an epoch's lanes, far fewer than a process may open."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingBatch:
@@ -84,13 +87,25 @@ class ShardReader:
         return self.rows.ids[row].as_py()
 
     def _blob(self, row: int) -> bytes:
-        shard = int(self.rows.shard[row])
-        if shard not in self._open:
-            self._open[shard] = os.open(self.paths[shard], os.O_RDONLY)
-        return os.pread(self._open[shard], int(self.rows.bytes[row]), int(self.rows.offset[row]))
+        file = self._file(int(self.rows.shard[row]))
+        return os.pread(file, int(self.rows.bytes[row]), int(self.rows.offset[row]))
+
+    def _file(self, shard: int) -> int:
+        """The descriptor of a shard; the least recently used is closed when too many are open."""
+        file = self._open.pop(shard, None)
+        if file is None:
+            if len(self._open) >= MAX_OPEN_FILES:
+                os.close(self._open.pop(next(iter(self._open))))
+            file = os.open(self.paths[shard], os.O_RDONLY)
+        self._open[shard] = file
+        return file
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": {}}
+
+    def __del__(self) -> None:
+        for file in self._open.values():
+            os.close(file)
 
 
 class TrainingSet(Dataset[tuple[Tensor, int, list[str]]]):

@@ -32,6 +32,8 @@ class TrainState:
     """Samples consumed since the start, over all ranks; it stands for order and random numbers too."""
     world: int
     """Ranks that wrote it."""
+    index_sha256: str
+    """Of the shards' index: a run goes on with the very data that it started with."""
 
 
 def step_folder(run: Path, step: int) -> Path:
@@ -104,7 +106,7 @@ def save_weights(path: Path, weights: dict[str, Tensor], *, metadata: dict[str, 
 
 
 def weights_metadata(path: Path) -> dict[str, str]:
-    """What a .safetensors file says it belongs to (`method`, `num_classes`, `config`); empty for foreign files."""
+    """What a .safetensors file says it belongs to (`method`, `classes`, `trained`); empty for foreign files."""
     if path.suffix != ".safetensors" or not path.is_file():
         return {}
     try:

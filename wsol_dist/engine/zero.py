@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, list_optimizers
 from torch import Tensor
 
 from wsol_dist.engine.config import TrainConfig
 from wsol_dist.engine.schedule import build_schedule
+from wsol_dist.errors import UserError, did_you_mean
 from wsol_dist.methods.base import Method
 from wsol_dist.ranks import Ranks
 
@@ -25,14 +26,7 @@ class ZeroEngine:
 
     def __init__(self, method: Method, config: TrainConfig, ranks: Ranks, *, steps_per_epoch: int) -> None:
         self.config, self.ranks = config, ranks
-        optimizer = create_optimizer_v2(
-            _trainable(method),
-            opt=config.optimizer,
-            lr=config.lr,
-            weight_decay=config.weight_decay,
-            momentum=config.momentum,
-            filter_bias_and_bn=True,
-        )
+        optimizer = build_optimizer(method, config)
         self.schedule = build_schedule(config, optimizer, steps_per_epoch=steps_per_epoch)
         self.engine = _initialize(
             method.to(ranks.device), optimizer, deepspeed_config(config, world=ranks.world)
@@ -108,9 +102,29 @@ def deepspeed_config(config: TrainConfig, *, world: int) -> dict[str, Any]:
     }
 
 
-def _trainable(method: Method) -> Method:
-    assert any(parameter.requires_grad for parameter in method.parameters()), "nothing to train"
-    return method
+def build_optimizer(method: Method, config: TrainConfig) -> torch.optim.Optimizer:
+    """timm's optimizer of a name; biases, norms and what the method names are not decayed.
+
+    Raises:
+        UserError: timm has no such optimizer, or the method has nothing to train.
+    """
+    if not any(parameter.requires_grad for parameter in method.parameters()):
+        raise UserError(
+            "method: every parameter is frozen, there is nothing to train; see train_scales and freeze_*"
+        )
+    known = [str(name) for name in list_optimizers()]
+    if config.optimizer.lower() not in known:
+        raise UserError(
+            f"train.optimizer: given {config.optimizer!r}; {did_you_mean(config.optimizer, known)}"
+        )
+    return create_optimizer_v2(
+        method,
+        opt=config.optimizer,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        momentum=config.momentum,
+        filter_bias_and_bn=True,
+    )
 
 
 def _initialize(method: Method, optimizer: torch.optim.Optimizer, config: dict[str, Any]) -> Any:

@@ -21,10 +21,15 @@ def wait_and_show(job: Any) -> int:
         return 0
     print("            starting: importing torch and DeepSpeed takes about 20 s", flush=True)
     shown, done = 0, False
-    while not done:
-        done = job.done()  # asked before the log is read, which is then complete
-        shown += show_from(job.paths.stdout, shown, whole_lines=not done)
-        time.sleep(0 if done else LOOK_EVERY_S)
+    try:
+        while not done:
+            done = job.done()  # asked before the log is read, which is then complete
+            shown += show_from(job.paths.stdout, shown, whole_lines=not done)
+            time.sleep(0 if done else LOOK_EVERY_S)
+    except KeyboardInterrupt:
+        job.cancel()
+        print("\nstopped; the same command goes on from the newest checkpoint", file=sys.stderr)
+        return 130
     failed = [task for task in map(job.task, range(job.num_tasks)) if not ended_well(task)]
     return explain(job, failed) if failed else 0
 

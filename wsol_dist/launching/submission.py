@@ -16,12 +16,12 @@ from typing import Any
 
 import submitit
 
-from wsol_dist.commands.train import check, prepare_folder
 from wsol_dist.config import Config, parse_with_recipe
 from wsol_dist.data.index import Index
 from wsol_dist.errors import UserError, did_you_mean
 from wsol_dist.launching.job import WsolJob
 from wsol_dist.launching.local_job import wait_and_show
+from wsol_dist.trainer.preflight import check, check_network, prepare_folder
 
 DEFAULT_RECIPE = "molt-imagenet"
 CLUSTERS = ("slurm", "local", "debug")
@@ -30,8 +30,7 @@ CLUSTERS = ("slurm", "local", "debug")
 def main(argv: list[str]) -> int:
     """Entry of `launch/submit.py`."""
     own, config = parse_with_recipe(arguments(), argv)
-    if own.nodes < 1:
-        raise UserError(f"--nodes: given {own.nodes}, at least 1 is needed")
+    check_counts(own)
     if own.cluster != "slurm" and own.nodes > 1:
         raise UserError(
             f"--nodes: given {own.nodes}, but --cluster {own.cluster} has this one machine; use --nodes 1"
@@ -39,8 +38,10 @@ def main(argv: list[str]) -> int:
     if own.gpus_per_node is None:
         own.gpus_per_node = 8 if own.cluster == "slurm" else local_gpus()
     procs = max(1, own.gpus_per_node) if own.procs_per_node is None else own.procs_per_node
-    if procs < 1:
-        raise UserError(f"--procs-per-node: given {procs}, at least 1 is needed")
+    if own.cluster == "debug" and procs > 1:
+        raise UserError(
+            f"--procs-per-node: given {procs}, but --cluster debug runs in this one process; use 1"
+        )
     folder = (own.out or Path("runs") / config.name).resolve()
     plan = Plan(own, config, folder, procs)
     if own.dry_run:
@@ -49,8 +50,8 @@ def main(argv: list[str]) -> int:
         raise UserError(
             "--cluster slurm: SLURM is not installed here (no sbatch); use --cluster local, or --dry-run"
         )
-    check_splits(own.splits, check(config, world=own.nodes * procs))
-    prepare_folder(config, folder, write=True)
+    plan.check()
+    prepare_folder(config, folder)
     mark_started(folder)
     print(f"run folder  {folder}", flush=True)
     return plan.submit_to_slurm() if own.cluster == "slurm" else plan.run_here()
@@ -66,6 +67,15 @@ def check_splits(given: str, index: Index) -> None:
         if split not in index.splits:
             allowed = did_you_mean(split, list(index.splits))
             raise UserError(f"--splits: no split {split!r} in {index.folder}; {allowed}, joined by commas")
+
+
+def check_counts(own: argparse.Namespace) -> None:
+    """Refuse counts that cannot be."""
+    least = {"nodes": 1, "procs_per_node": 1, "gpus_per_node": 0, "cpus_per_proc": 1, "time": 1}
+    for name, smallest in least.items():
+        value = getattr(own, name)
+        if value is not None and value < smallest:
+            raise UserError(f"--{name.replace('_', '-')}: given {value}, at least {smallest} is needed")
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -128,6 +138,12 @@ class Plan:
         # The held-out split first: it chooses the threshold.
         self.evaluate = WsolJob(("evaluate", str(folder), "--split", own.splits))
 
+    def check(self) -> None:
+        """Refuse what would fail in the jobs: shards, batch, files, network, splits."""
+        index = check(self.config, world=self.own.nodes * self.procs)
+        check_splits(self.own.splits, index)
+        check_network(self.config, index)
+
     def slurm_parameters(self, job: str, dependency: str | None = None) -> dict[str, Any]:
         """What the job asks SLURM for; the evaluator takes one node."""
         wanted = {
@@ -142,6 +158,8 @@ class Plan:
             "qos": self.own.qos,
             "dependency": dependency,
             "stderr_to_stdout": True,
+            # One failed rank ends the others, instead of leaving them in a collective until it times out.
+            "srun_args": ["--kill-on-bad-exit=1"],
         }
         return {key: value for key, value in wanted.items() if value is not None}
 
@@ -150,7 +168,7 @@ class Plan:
         from submitit.slurm.slurm import _make_sbatch_string
 
         try:
-            check(self.config, world=self.own.nodes * self.procs)
+            self.check()
         except UserError as error:
             print(f"note: would be refused now: {error}", file=sys.stderr)
         command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(self.logs))}"

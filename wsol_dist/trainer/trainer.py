@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,7 +52,7 @@ class Trainer:
         self.config, self.folder, self.index, self.ranks = config, folder, index, ranks
         num_samples = index.splits[config.data.train_split].num_samples
         self.steps = Steps.of(config, num_samples)
-        self.max_broken = max(1, int(config.data.max_bad * num_samples))
+        self.max_broken = max(1, int(config.data.max_bad * num_samples / ranks.world))
         self.broken: set[str] = set()
         torch.manual_seed(config.seed)
         resumed = checkpoint.complete_checkpoints(folder)[-1:]
@@ -69,6 +70,8 @@ class Trainer:
     def run(self) -> None:
         """Train to the end; a checkpoint is there when it returns."""
         if self.first_step >= self.steps.total:
+            if self.ranks.is_main:
+                print(f"{self.folder}: has all {self.steps.total} steps, nothing to train")
             return
         with Track.open(
             self.folder,
@@ -91,10 +94,23 @@ class Trainer:
             meter.count(losses)
             track.advance(done)
             last = done == self.steps.total
-            if last or done % self.config.track.log_every_steps == 0:
-                track.log(meter.scalars(lr=self.engine.lr, epoch=done / self.steps.per_epoch), step=done)
-            if last or done % self.steps.per_checkpoint == 0:
+            save = last or done % self.steps.per_checkpoint == 0
+            if save or done % self.config.track.log_every_steps == 0:
+                row = meter.scalars(lr=self.engine.lr, epoch=done / self.steps.per_epoch)
+                track.log(row, step=done)
+                self._check_finite(row["train/loss"], done)
+            if save:
                 self.save(done)
+
+    def _check_finite(self, loss: float, step: int) -> None:
+        """End a diverged run before its weights replace a good checkpoint; the loss is the same on all ranks."""
+        if not math.isfinite(loss):
+            whole = checkpoint.complete_checkpoints(self.folder)[-1:]
+            kept = f"the last whole checkpoint is {whole[0].name}" if whole else "there is no checkpoint yet"
+            raise UserError(
+                f"training diverged: the loss is {loss} at step {step}; {kept}; "
+                "lower --train.lr, or bound the gradient with --train.clip 1"
+            )
 
     def _batches(self) -> Iterator[TrainingBatch]:
         rows = self.index.rows(self.config.data.train_split)
@@ -127,12 +143,13 @@ class Trainer:
     def _count_broken(self, ids: list[str], track: Track) -> None:
         for one in set(ids) - self.broken:
             self.broken.add(one)
-            track.line(
-                f"image does not decode, the next one stands in for it: {one} ({len(self.broken)} so far)"
+            say = track.line if self.ranks.is_main else print  # only rank 0 has a log
+            say(
+                f"image does not decode, the next one stands in for it: {one} ({len(self.broken)} on this rank)"
             )
         if len(self.broken) > self.max_broken:
             raise UserError(
-                f"{len(self.broken)} images do not decode, more than data.max_bad allows ({self.max_broken}): "
+                f"{len(self.broken)} images do not decode, data.max_bad allows {self.max_broken} on each rank: "
                 f"{', '.join(sorted(self.broken)[:10])}; run shards/verify.py --deep, or raise data.max_bad"
             )
 
@@ -145,7 +162,10 @@ class Trainer:
         self.ranks.barrier()
         if self.ranks.is_main:
             state = checkpoint.TrainState(
-                step=step, position=step * self.config.train.global_batch, world=self.ranks.world
+                step=step,
+                position=step * self.config.train.global_batch,
+                world=self.ranks.world,
+                index_sha256=self.index.sha256,
             )
             metadata = {
                 "method": self.config.method_name,
@@ -164,6 +184,11 @@ class Trainer:
             raise UserError(
                 f"{folder}: written by {state.world} ranks, this run has {self.ranks.world}; "
                 f"start it with {state.world}"
+            )
+        if state.index_sha256 != self.index.sha256:
+            raise UserError(
+                f"{folder}: trained on other shards than those in {self.index.folder} now (the index differs); "
+                "give the shards it started with as --data.index, or choose another --out"
             )
         self.engine.load(folder)
         return state.position // self.config.train.global_batch
