@@ -15,13 +15,14 @@ from torch import Tensor
 
 from tests.damage import break_image
 from tests.pool import RankPool
-from wsol_dist.evaluator import scoring
 from wsol_dist.config import Config, from_dict
 from wsol_dist.data.index import Index
 from wsol_dist.data.pack import PackOptions, make_plan, pack
 from wsol_dist.data.sample import Item, Sample
 from wsol_dist.data.stream import ShardReader
+from wsol_dist.evaluator import scoring
 from wsol_dist.evaluator.evaluate import Evaluation, evaluate_checkpoint
+from wsol_dist.evaluator.identity import identify
 from wsol_dist.methods.base import Localization, Method, MethodConfig, pick_maps, top_class
 from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.metrics.threshold import Threshold
@@ -163,6 +164,7 @@ def run_work(ranks: Ranks, work: scoring.Work) -> None:
 def test_the_files_are_the_same(rank_pool: RankPool, ragged_shards: Path, tmp_path: Path) -> None:
     work = scoring.Work(
         config=config(ragged_shards),
+        identity=identify(config(ragged_shards), str(ragged_shards), weights=None, whole=False),
         index=str(ragged_shards),
         splits=("val", "test"),
         weights=None,

@@ -20,11 +20,13 @@ from wsol_dist.data.pack import PackOptions, make_plan, pack
 from wsol_dist.data.sample import Item, Sample
 from wsol_dist.engine import checkpoint
 from wsol_dist.errors import UserError
-from wsol_dist.evaluator import record
+from wsol_dist.evaluator import record, scoring
 from wsol_dist.evaluator.evaluate import case_ids, check_ids, evaluate_checkpoint
+from wsol_dist.evaluator.identity import Identity, identify
 from wsol_dist.methods.base import Localization, Method, MethodConfig, top_class
 from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.metrics.config import EvaluateConfig
+from wsol_dist.metrics.pxap import PxAP
 from wsol_dist.model import build_method
 from wsol_dist.ranks import Ranks
 from wsol_dist.report.rows import read_rows
@@ -68,7 +70,9 @@ class Rectangles:
 
 @dataclass(frozen=True, kw_only=True)
 class ColourConfig(MethodConfig):
-    """Nothing to set."""
+    """How far a pixel's neighbours count."""
+
+    blur_px: int = 3
 
 
 class Colour(Method):
@@ -79,11 +83,12 @@ class Colour(Method):
 
     def __init__(self, config, num_classes):
         super().__init__()
+        self.blur_px = config.blur_px
         self.colour_C3 = torch.nn.Parameter(torch.tensor(COLOURS[:num_classes]) / 255.0)
 
     def localize(self, image_BCHW, class_BK=None):
         distance = (image_BCHW[:, None] - self.colour_C3[None, :, :, None, None]).abs().sum(dim=2)
-        near_BChw = torch.nn.functional.avg_pool2d((1.5 - distance).clamp(min=0), 3)
+        near_BChw = torch.nn.functional.avg_pool2d((1.5 - distance).clamp(min=0), self.blur_px)
         prob_BC = near_BChw.mean(dim=(2, 3)).softmax(dim=1)
         class_BK = top_class(prob_BC, class_BK)
         rows = torch.arange(len(image_BCHW))[:, None]
@@ -231,6 +236,15 @@ def test_a_map_that_is_not_finite_is_an_error_with_the_image(shards):
         evaluate(shards, method=method)
 
 
+def test_a_mistake_in_a_metric_is_not_called_broken_weights(shards, monkeypatch):
+    def update(self, scored):
+        raise ValueError("shapes do not match")
+
+    monkeypatch.setattr(PxAP, "update", update)
+    with pytest.raises(ValueError, match=r"^shapes do not match$"):
+        evaluate(shards)
+
+
 def test_cases_are_fixed_and_another_seed_picks_others():
     ids = [f"image-{number}" for number in range(100)]
     assert case_ids(ids, CONFIG) == case_ids(ids[::-1], CONFIG)
@@ -242,13 +256,23 @@ def test_cases_are_fixed_and_another_seed_picks_others():
 def test_record_rows_and_pictures(shards, tmp_path):
     found = evaluate(shards)[0]
     pictures = record.draw_cases(found)
+    identity = Identity(weights="ab", index_name="rectangles", index_sha256="cd", settings={"seed": 3})
     path = record.save(
-        found, tmp_path, run="r", method="colour", step=12, checkpoint="step-00000012", pictures=pictures
+        found,
+        tmp_path,
+        run="r",
+        method="colour",
+        step=12,
+        checkpoint="step-00000012",
+        identity=identity,
+        pictures=pictures,
     )
     assert path.name == "test-step-00000012.json"
     written = json.loads(path.read_text())
     assert (written["num_images"], written["broken"], written["image_px"]) == (17, [BROKEN], 24)
     assert written["threshold"] == {"source": "fixed", "level": 76, "value": 0.3, "from": None}
+    assert (written["weights"], written["scored_as"]) == ("ab", {"seed": 3})
+    assert written["index"] == {"name": "rectangles", "sha256": "cd"}
     assert all(number["threshold_source"] in ("fixed", "oracle", "none") for number in written["metrics"])
     assert len(written["curves"]["gt_known"]) == len(written["curves"]["max_box_acc"]) == 255
     for case in written["cases"]:
@@ -343,3 +367,162 @@ def test_a_run_of_another_class_count_and_other_folders_are_refused(run_folder, 
     assert "no run folder" in capsys.readouterr().err
     assert main(["evaluate", "molt-imagnet"]) == 2
     assert "did you mean 'molt-imagenet'" in capsys.readouterr().err
+
+
+def save_colours(path: Path, *, scale: float = 1.0, classes=tuple("abcdef")) -> Path:
+    state = {name: value * scale for name, value in Colour(ColourConfig(), 6).state_dict().items()}
+    metadata = {"method": f"{__name__}:Colour", "classes": json.dumps(list(classes))}
+    checkpoint.save_weights(path, state, metadata=metadata)
+    return path
+
+
+@pytest.fixture
+def val_scored(tmp_path, shards):
+    """Arguments of an evaluation whose folder has val scored with the weights `a`."""
+    config = from_dict(RECIPE | {"data": {"index": str(shards)}}, origin="test")
+    (tmp_path / "toy.yaml").write_text(dump(config))
+    for name, scale in (("a", 1.0), ("b", 0.7)):
+        save_colours(tmp_path / f"{name}.safetensors", scale=scale)
+    start = ["evaluate", str(tmp_path / "toy.yaml"), "--out", str(tmp_path / "x")]
+    assert main([*start, "--init", str(tmp_path / "a.safetensors"), "--split", "val"]) == 0
+    return start
+
+
+def test_the_same_weights_under_another_name_get_the_threshold_of_val(val_scored, tmp_path):
+    same = tmp_path / "same.safetensors"
+    same.write_bytes((tmp_path / "a.safetensors").read_bytes())
+    # The curve to choose by is applied to what is stored, and the number of images a pass changes no number.
+    knobs = ["--evaluate.select", "top1_loc", "--evaluate.batch-size", "3"]
+    assert main([*val_scored, "--init", str(same), *knobs]) == 0
+    assert read_record(tmp_path / "x", "test-step-00000000")["threshold"]["source"] == "val"
+
+
+@pytest.mark.parametrize(
+    ("weights", "knobs", "message"),
+    [
+        ("b", [], "weights sha256 "),
+        ("a", ["--method.blur-px", "5"], "method.blur_px 3 there, 5 here"),
+        ("a", ["--evaluate.size-px", "24"], "evaluate.size_px 32 there, 24 here"),
+        ("a", ["--evaluate.strict-gt-known"], "evaluate.strict_gt_known False there, True here"),
+        ("a", ["--index", "OTHER"], "index sha256 "),
+        (None, [], "there, none here"),
+    ],
+    ids=["weights", "method", "size", "strict", "index", "no init"],
+)
+def test_a_val_threshold_of_something_else_is_not_used(
+    val_scored, tmp_path, shards, capsys, weights, knobs, message
+):
+    init = ["--init", str(tmp_path / f"{weights}.safetensors")] if weights else []
+    if "OTHER" in knobs:
+        other = tmp_path / "other"
+        options = PackOptions(out=other, workers=1, samples_per_shard=5, seed=1)
+        pack(make_plan("rectangles", Rectangles(), ColourConfig(), options), Rectangles(), options)
+        knobs = ["--index", str(other)]
+    before = sorted((tmp_path / "x" / "eval").iterdir())
+    assert main([*val_scored, *init, *knobs, "--threshold", "val"]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert "--split val,test without --threshold" in said
+    assert len(said.splitlines()) == 1
+    assert sorted((tmp_path / "x" / "eval").iterdir()) == before
+    assert main([*val_scored, *init, *knobs]) == 0
+    found = read_record(tmp_path / "x", "test-step-00000000")
+    assert (found["threshold"]["source"], found["threshold"]["value"]) == ("fixed", 0.12)
+    assert message in " ".join(capsys.readouterr().out.split())
+    assert found["index"]["name"] == ("other" if "--index" in knobs else shards.name)
+
+
+def test_a_record_that_does_not_say_what_was_scored_gives_no_threshold(val_scored, tmp_path, capsys):
+    path = tmp_path / "x" / "eval" / "val-step-00000000.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "weights"}))
+    arguments = [*val_scored, "--init", str(tmp_path / "a.safetensors"), "--threshold", "val"]
+    assert main(arguments) == 2
+    assert "does not say what was scored" in capsys.readouterr().err
+
+
+def test_a_val_split_without_boxes_chooses_nothing_and_test_is_scored(tmp_path, capsys):
+    class NoBoxesInVal(Rectangles):
+        def read(self, item):
+            sample = super().read(item)
+            return dataclasses.replace(sample, boxes_xyxy=None) if item.split == "val" else sample
+
+    options = PackOptions(out=tmp_path / "shards", workers=1)
+    pack(make_plan("r", NoBoxesInVal(), ColourConfig(), options), NoBoxesInVal(), options)
+    recipe = tmp_path / "toy.yaml"
+    recipe.write_text(dump(from_dict(RECIPE | {"data": {"index": str(options.out)}}, origin="test")))
+    assert main(["evaluate", str(recipe), "--split", "val,test", "--out", str(tmp_path / "x")]) == 0
+    assert "no curve 'gt_known'" in " ".join(capsys.readouterr().out.split())
+    assert read_record(tmp_path / "x", "test-step-00000000")["threshold"]["source"] == "fixed"
+
+
+def test_tensors_that_no_file_gives_follow_the_seed(tmp_path, shards):
+    class Random(Colour):
+        def __init__(self, config, num_classes):
+            super().__init__(config, num_classes)
+            self.colour_C3 = torch.nn.Parameter(torch.rand(num_classes, 3))
+
+    def weights(seed):
+        recipe = RECIPE | {"data": {"index": str(shards)}, "seed": seed}
+        config = from_dict(recipe, origin="test")
+        work = scoring.Work(
+            config=config,
+            identity=identify(config, str(shards), weights=None, whole=False),
+            index=str(shards),
+            splits=("test",),
+            weights=None,
+            whole=False,
+            step=0,
+            checkpoint="",
+            threshold=None,
+            folder=tmp_path,
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("wsol_dist.model.method_class", lambda name: Random)
+            return work.identity, scoring.load_method(work, Ranks())[0].colour_C3
+
+    (one, first), (same, again), (other, third) = weights(0), weights(0), weights(1)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, third)
+    assert one.differences(same.to_json()) == []
+    assert one.differences(other.to_json()) == ["seed 1 there, 0 here"]
+
+
+def test_weight_files_that_the_recipe_names_belong_to_what_was_scored(tmp_path, shards):
+    recipe = RECIPE | {"method": {"name": "cam", "backbone": {"checkpoint": str(tmp_path / "w.pth")}}}
+
+    def identity():
+        return identify(from_dict(recipe, origin="test"), str(shards), weights=None, whole=False)
+
+    (tmp_path / "w.pth").write_bytes(b"one")
+    before = identity()
+    (tmp_path / "w.pth").write_bytes(b"two")
+    (difference,) = identity().differences(before.to_json())
+    assert difference.startswith("files.backbone.checkpoint sha256 ")
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ("abdcef", "class 2 is 'd' there and 'c' in the shards"),
+        ("abcdeg", "class 5 is 'g' there and 'f' in the shards"),
+        ("abcde", "is for 5 classes"),
+    ],
+)
+def test_weights_of_other_classes_are_refused(val_scored, tmp_path, capsys, classes, message):
+    weights = save_colours(tmp_path / "other.safetensors", classes=classes)
+    assert main([*val_scored, "--init", str(weights)]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert str(weights) in said
+
+
+def test_classes_that_are_only_numbered_have_no_names_to_compare(val_scored, tmp_path):
+    assert main([*val_scored, "--init", str(save_colours(tmp_path / "n.safetensors", classes="012345"))]) == 0
+
+
+def test_class_names_that_cannot_be_read_are_one_line(val_scored, tmp_path, capsys):
+    path = tmp_path / "damaged.safetensors"
+    metadata = {"method": f"{__name__}:Colour", "classes": "[1,"}
+    checkpoint.save_weights(path, Colour(ColourConfig(), 6).state_dict(), metadata=metadata)
+    assert main([*val_scored, "--init", str(path)]) == 2
+    assert "no list of classes" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from score_maps import KINDS, make_map
 
+from wsol_dist.errors import UserError
 from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.metrics.base import Scored
 from wsol_dist.metrics.centre_box import CentreBox, centred_boxes
@@ -344,3 +345,9 @@ def test_an_oracle_is_resolved_by_the_chosen_curve():
     assert (resolved.source, resolved.level, resolved.value) == ("oracle", 77, 0.302)
     assert thresholds.oracle().resolved({}, select="gt_known", otherwise=0.12).level == 30
     assert thresholds.fixed(0.3).resolved({"gt_known": curve}, select="gt_known", otherwise=0.12).level == 76
+
+
+def test_boxes_without_a_frame_name_the_image():
+    image = make_images(1, 1)[0] | {"boxes": np.ones((1, 4)), "frame_wh": None}
+    with pytest.raises(UserError, match="image-0: boxes without the size"):
+        to_scored(image).gt_boxes(clamp=True)

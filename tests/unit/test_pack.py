@@ -11,8 +11,9 @@ import pytest
 from wsol_dist.commands.shards import main
 from wsol_dist.data.index import Index
 from wsol_dist.data.pack import PackOptions, _hash_fraction, make_plan
+from wsol_dist.data.pack import pack as pack_all
 from wsol_dist.data.sample import Item, Sample
-from wsol_dist.data.shard import encode_sample, read_sample, to_sample
+from wsol_dist.data.shard import encode_sample, read_sample, to_sample, write_shard
 from wsol_dist.data.sources import collage
 from wsol_dist.errors import UserError
 
@@ -345,3 +346,68 @@ def test_index_json_is_plain_json_in_the_stated_form(packed):
     assert raw["schema"] == 1
     assert raw["name"] == "collage"
     assert set(raw["shards"][0]) == {"file", "split", "num_samples", "bytes", "sha256"}
+
+
+BOX = np.array([[0.0, 1, 5, 6]])
+REFUSED = {
+    "no labels": ({"labels": ()}, "labels: () given"),
+    "negative label": ({"labels": (-1,)}, r"labels: (-1,) given"),
+    "no number": ({"labels": ("1",)}, "labels: ('1',) given, a tuple of one or more ints"),
+    "numpy label": ({"labels": (np.int64(1),)}, "a tuple of one or more ints"),
+    "no frame": ({"boxes_xyxy": BOX}, "boxes without box_frame_wh: None given, width and height"),
+    "empty frame": ({"boxes_xyxy": BOX, "box_frame_wh": (0, 5)}, "box_frame_wh: (0, 5) given"),
+    "flat": ({"boxes_xyxy": BOX[0], "box_frame_wh": (9, 9)}, "boxes_xyxy: shape (4,) given"),
+    "five": ({"boxes_xyxy": np.ones((2, 5)), "box_frame_wh": (9, 9)}, "shape (2, 5) given"),
+    "ragged": ({"boxes_xyxy": [[1, 2, 3, 4], [5]], "box_frame_wh": (9, 9)}, "rows of four numbers expected"),
+    "nan": ({"boxes_xyxy": BOX * np.nan, "box_frame_wh": (9, 9)}, "finite numbers expected"),
+    "extension": ({"extension": "tiff"}, "extension: tiff given, one of jpg, png, webp, bmp expected"),
+    "no extension": ({"extension": ""}, "extension: '' given"),
+    "no id": ({"id": ""}, "id: '' given"),
+    "mask": ({"mask": np.ones((4, 4), bool)}, "mask: bool of shape (4, 4) given, uint8 of shape (H, W)"),
+    "mask of colours": ({"mask": np.ones((4, 4, 3), np.uint8)}, "mask: uint8 of shape (4, 4, 3) given"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_sample_that_could_not_be_used_is_refused_and_no_tar_is_there(tmp_path, what):
+    changed, message = REFUSED[what]
+    samples = [(0, make_sample()), (1, make_sample(**{"id": "b/2.jpg"} | changed))]
+    with pytest.raises(UserError) as raised:
+        write_shard(tmp_path / "x.tar", samples, split="test", shard=0)
+    assert message in str(raised.value)
+    assert "id" in changed or str(raised.value).startswith("b/2.jpg: ")
+    assert not (tmp_path / "x.tar").exists()
+
+
+def test_two_samples_of_one_name_in_a_shard_are_refused(tmp_path):
+    samples = [(0, make_sample()), (1, make_sample())]
+    with pytest.raises(UserError, match=r"two samples are named 'a/é 1\.jpg'"):
+        write_shard(tmp_path / "x.tar", samples, split="test", shard=0)
+    assert not (tmp_path / "x.tar").exists()
+
+
+@pytest.mark.parametrize("labels", [(), (2,), (-1,), (0, 5)])
+def test_labels_that_are_no_classes_are_refused_before_anything_is_read(labels):
+    class Wrong(ListSource):
+        def items(self):
+            yield Item(id="test/wrong", split="test", labels=labels, where=0)
+
+    with pytest.raises(
+        UserError, match=r"test/wrong: labels: .* given, a tuple of one or more ints from 0 to 1"
+    ):
+        plan(Wrong())
+
+
+@pytest.mark.parametrize("changed", [{"id": "test/1"}, {"labels": (1,)}, {"extension": "gif"}])
+def test_a_sample_other_than_listed_leaves_no_index(tmp_path, changed):
+    class Other(ListSource):
+        def read(self, item):
+            return make_sample(
+                **{"id": item.id, "labels": item.labels} | (changed if item.where == 2 else {})
+            )
+
+    source, options = Other(test=4), PackOptions(out=tmp_path / "out", workers=1, samples_per_shard=1)
+    with pytest.raises(UserError, match=r"^test/2: "):
+        pack_all(make_plan("other", source, options, options), source, options)
+    with pytest.raises(UserError, match="packing did not finish"):
+        Index.load(options.out)

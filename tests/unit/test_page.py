@@ -329,3 +329,13 @@ def test_long_lines_are_thinned_and_smoothed():
     assert max(abs(y - 0.5) for y in middle) < 0.01
     straight = [(float(x), 3.0 * x) for x in range(100)]
     assert [y for _, y in smoothed(straight)] == pytest.approx([y for _, y in straight])
+
+
+def test_the_data_set_is_the_one_that_was_scored(tmp_path):
+    run = make_run(tmp_path / "quick")
+    assert read_run(run).data == "collage"
+    path = run / "eval/test-step-00000500.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"index": {"name": "birds", "sha256": "ab"}}))
+    assert read_run(run).data == "birds"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"index": "damaged"}))
+    assert read_run(run).data == "collage"

@@ -1,15 +1,23 @@
 """Verification finds damage, and a folder that is no folder of shards gets one clear line."""
 
+import io
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from wsol_dist.commands.shards import main
+from wsol_dist.data.decode import DecodeError, decode_rgb
 from wsol_dist.data.index import Index
+from wsol_dist.data.pack import PackOptions, make_plan, pack
+from wsol_dist.data.sample import Item, Sample
+from wsol_dist.data.shard import decode_mask
+from wsol_dist.data.stream import ShardReader
 from wsol_dist.data.verify import verify
 from wsol_dist.errors import UserError
 
@@ -181,3 +189,56 @@ def test_ls_and_show(packed, tmp_path, capsys):
     assert picture.read_bytes()[:2] == b"\xff\xd8"
     with pytest.raises(UserError, match="no sample 'train/dog'"):
         main(["show", str(packed), "train/dog"])
+
+
+def packed_as(folder: Path, **changed) -> Path:
+    """A folder of shards with one image that says of itself what is given."""
+    sample = Sample(**{"id": "a", "image": b"", "extension": "bmp", "labels": (0,)} | changed)
+
+    class One:
+        classes = ("a", "b")
+
+        def items(self):
+            yield Item(id="a", split="test", labels=(0,), where=0)
+
+        def read(self, item):
+            return sample
+
+    options = PackOptions(out=folder, workers=1)
+    pack(make_plan("one", One(), options, options), One(), options)
+    return folder
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("RGB", "bmp"), ("LA", "png"), ("CMYK", "jpg"), ("P", "webp")])
+@pytest.mark.parametrize("cut", [0, 30])
+def test_deep_and_the_stream_agree_on_what_decodes(tmp_path, mode, kind, cut):
+    buffer = io.BytesIO()
+    Image.new(mode, (40, 30), 1 if mode == "P" else None).save(buffer, {"jpg": "jpeg"}.get(kind, kind))
+    data = buffer.getvalue()
+    folder = packed_as(tmp_path, image=data[: len(data) - cut], extension=kind)
+    sample = ShardReader(Index.load(folder), "test").sample(0)
+    try:
+        decode_rgb(sample.image)
+        decodes = True
+    except DecodeError:
+        decodes = False
+    found = verify(folder, deep=True, workers=1)
+    assert any("does not decode" in problem for problem in found) != decodes
+    assert decodes or cut
+
+
+@pytest.mark.parametrize("png", [b"", b"\x89PNG", b"nothing of the kind"])
+def test_a_damaged_mask_is_a_value_error(png):
+    with pytest.raises(ValueError, match="no 8-bit grey PNG"):
+        decode_mask(png)
+
+
+def test_deep_names_a_mask_that_does_not_decode(tmp_path):
+    mask = np.ones((9, 9), np.uint8)
+    folder = packed_as(tmp_path, image=b"no image", mask=mask)
+    path = folder / "test-000000.tar"
+    data = bytearray(path.read_bytes())
+    at = data.index(b"IHDR")
+    data[at : at + 4] = b"xxxx"
+    path.write_bytes(data)
+    assert any("a: a mask that is no 8-bit grey PNG" in line for line in verify(folder, deep=True, workers=1))

@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threshold",
         help="val, oracle, fixed or a number in [0, 1); default: oracle for the split val, which chooses; "
-        "for others val where it was scored at this step, else fixed",
+        "for others val where the same was scored at this step, else fixed",
     )
     parser.add_argument(
         "--out", type=Path, help="folder that gets eval/; default RUN, or runs/NAME for a recipe"
@@ -66,6 +66,7 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Work:
     Raises:
         UserError: what does not exist or does not fit, and how to mend it.
     """
+    from wsol_dist.evaluator.identity import identify
     from wsol_dist.evaluator.scoring import Work
 
     target = Path(own.target)
@@ -84,12 +85,14 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Work:
     index = own.index or config.data.index
     check(config, index, splits=splits, weights=weights)
     check_threshold(own.threshold)
+    whole = is_run and own.init is None
     return Work(
         config=config,
+        identity=identify(config, index, weights=weights, whole=whole),
         index=index,
         splits=splits,
         weights=weights,
-        whole=is_run and own.init is None,
+        whole=whole,
         step=step,
         checkpoint=checkpoint,
         threshold=own.threshold,
@@ -123,7 +126,6 @@ def check(config: Config, index_dir: str, *, splits: tuple[str, ...], weights: P
     Raises:
         UserError: the first of them.
     """
-    from wsol_dist.engine.checkpoint import weights_metadata
     from wsol_dist.model import check_belongs
 
     if not index_dir:
@@ -135,17 +137,44 @@ def check(config: Config, index_dir: str, *, splits: tuple[str, ...], weights: P
                 f"--split: no split {split!r} in {index_dir}; {did_you_mean(split, list(index.splits))}"
             )
     counts = {"the recipe (data.num_classes)": config.data.num_classes}
+    names = None
     if weights is not None:
         check_belongs(weights, config.method_name)
-        metadata = weights_metadata(weights)
-        if "method" in metadata:  # else a foreign file, whose keys mean something else
-            counts[str(weights)] = len(json.loads(metadata["classes"]))
+        names = trained_classes(weights)
+        counts[str(weights)] = None if names is None else len(names)
     for what, count in counts.items():
         if count not in (None, len(index.classes)):
             raise UserError(
                 f"{what} is for {count} classes, the shards in {index_dir} have {len(index.classes)}; "
                 "give the shards that belong to it with --index"
             )
+    for label, (there, here) in enumerate(zip(names or (), index.classes, strict=False)):
+        # A class that is only called by its number has no name to compare.
+        if there != here and str(label) not in (there, here):
+            raise UserError(
+                f"{weights}: class {label} is {there!r} there and {here!r} in the shards in {index_dir}; "
+                "give shards with the same classes in the same order with --index"
+            )
+
+
+def trained_classes(weights: Path) -> list[str] | None:
+    """The names of the classes that a checkpoint of ours was trained on; None for a foreign file.
+
+    Raises:
+        UserError: it says so in a way that this version does not read.
+    """
+    from wsol_dist.engine.checkpoint import weights_metadata
+
+    metadata = weights_metadata(weights)
+    if "method" not in metadata:  # in a foreign file the other keys mean something else
+        return None
+    try:
+        names = json.loads(metadata["classes"])
+    except (KeyError, ValueError):
+        names = None
+    if not isinstance(names, list):
+        raise UserError(f"{weights}: damaged: its metadata has no list of classes; give another checkpoint")
+    return [str(name) for name in names]
 
 
 def check_threshold(given: str | None) -> None:

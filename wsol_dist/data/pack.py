@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from wsol_dist.data import index as index_file
+from wsol_dist.data.check import check_labels
 from wsol_dist.data.index import INDEX_FILE, Index, IndexFile, Shard, Split
 from wsol_dist.data.parallel import in_order, num_cores
-from wsol_dist.data.sample import Item, Source
+from wsol_dist.data.sample import Item, Sample, Source
 from wsol_dist.data.shard import WrittenShard, encode_sample, write_shard
 from wsol_dist.errors import UserError, did_you_mean
 
@@ -88,7 +89,7 @@ def make_plan(name: str, source: Source, source_options: Any, options: PackOptio
     """Splits, order and shards; reads no image.
 
     Raises:
-        UserError: options out of range; no samples; two samples of one id.
+        UserError: options out of range; no samples; two samples of one id; labels that are no classes.
     """
     _check_options(options)
     splits = _by_split(source, options)
@@ -108,7 +109,8 @@ def pack(plan: Plan, source: Source, options: PackOptions, progress: Progress = 
     """Write everything; the index comes last.
 
     Raises:
-        UserError: the folder holds something else; a file of the source is missing or damaged.
+        UserError: the folder holds something else; a file of the source is missing or damaged; a sample that
+            could not be trained on or scored. There is no index then.
     """
     _prepare_folder(plan, options)
     written = []
@@ -161,7 +163,7 @@ def _same_bytes(plan: Plan, source: Source, found: Index) -> bool:
         row = table.slice(ordinal, 1).to_pylist()[0]
         with found.path(row["shard"]).open("rb") as file:
             file.seek(row["offset"])
-            if file.read(row["bytes"]) != encode_sample(ordinal, source.read(items[ordinal])):
+            if file.read(row["bytes"]) != encode_sample(ordinal, _read(source, items[ordinal])):
                 return False
     return True
 
@@ -187,6 +189,7 @@ def _by_split(source: Source, options: PackOptions) -> dict[str, list[Item]]:
         if item.id in ids:
             raise UserError(f"two samples are named {item.id!r}; ids must differ")
         ids.add(item.id)
+        check_labels(item.id, item.labels, num_classes=len(source.classes))
         splits.setdefault(item.split, []).append(item)
     if not splits:
         raise UserError("the source has no samples")
@@ -258,8 +261,19 @@ def _shard_tasks(splits: dict[str, list[Item]], options: PackOptions) -> Iterato
 
 
 def _write_one(source: Source, task: ShardTask) -> WrittenShard:
-    samples = ((task.first_ordinal + number, source.read(item)) for number, item in enumerate(task.items))
+    samples = ((task.first_ordinal + number, _read(source, item)) for number, item in enumerate(task.items))
     return write_shard(task.folder / task.file, samples, split=task.split, shard=task.shard)
+
+
+def _read(source: Source, item: Item) -> Sample:
+    """The sample that the item promised: splits and counts were made of the promise."""
+    sample = source.read(item)
+    for what, given, listed in (("id", sample.id, item.id), ("labels", sample.labels, item.labels)):
+        if given != listed:
+            raise UserError(
+                f"{item.id}: {what} {given!r} given by read(), {listed!r} by items(); must be equal"
+            )
+    return sample
 
 
 def _items_sha256(splits: dict[str, list[Item]]) -> str:

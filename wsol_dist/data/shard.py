@@ -20,12 +20,13 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from wsol_dist.data.check import IMAGE_EXTENSIONS, check_sample
 from wsol_dist.data.sample import Sample
+from wsol_dist.errors import UserError
 
 BLOCK = 512
 """Bytes of a tar header, and the multiple to which a member's bytes are padded."""
 END_OF_TAR = bytes(2 * BLOCK)
-IMAGE_EXTENSIONS = ("jpg", "png", "webp", "bmp")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,12 +77,18 @@ def write_shard(path: Path, samples: Iterable[tuple[int, Sample]], *, split: str
         samples: the ordinal is unique in the data set and becomes the webdataset key.
         split: name for the rows.
         shard: number for the rows.
+
+    Raises:
+        UserError: a sample that could not be read back whole, or an id that came before; no tar is there then.
     """
     part = path.with_name(path.name + ".tmp")
-    rows, sha256, position = [], hashlib.sha256(), 0
+    rows, ids, sha256, position = [], set(), hashlib.sha256(), 0
     with part.open("wb") as file:
         for ordinal, sample in samples:
             blob = encode_sample(ordinal, sample)
+            if sample.id in ids:
+                raise UserError(f"two samples are named {sample.id!r}; ids must differ")
+            ids.add(sample.id)
             rows.append(_row(sample, split, shard, position, len(blob)))
             sha256.update(blob)
             position += file.write(blob)
@@ -94,7 +101,12 @@ def write_shard(path: Path, samples: Iterable[tuple[int, Sample]], *, split: str
 
 
 def encode_sample(ordinal: int, sample: Sample) -> bytes:
-    """The members of one sample as they lie in a tar; the same sample always gives the same bytes."""
+    """The members of one sample as they lie in a tar; the same sample always gives the same bytes.
+
+    Raises:
+        UserError: as `check_sample`.
+    """
+    check_sample(sample)
     blob = bytearray()
     for name, data in _members(ordinal, sample):
         # TarInfo's own defaults are owner 0, no names, mode 0644, time 0: nothing of this machine gets in.
@@ -149,8 +161,15 @@ def to_sample(stored: StoredSample) -> Sample:
 
 
 def decode_mask(png: bytes) -> np.ndarray:
-    """(H, W) uint8: 0 background, 1 object, 255 ignore."""
-    mask = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    """(H, W) uint8: 0 background, 1 object, 255 ignore.
+
+    Raises:
+        ValueError: empty, damaged or in another format.
+    """
+    try:
+        mask = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:  # e.g. of no bytes at all, where other damage gives None
+        mask = None
     if mask is None or mask.ndim != 2 or mask.dtype != np.uint8:
         raise ValueError("a mask that is no 8-bit grey PNG")
     return mask
@@ -168,7 +187,6 @@ def image_size(data: bytes) -> tuple[int, int]:
 
 
 def _members(ordinal: int, sample: Sample) -> list[tuple[str, bytes]]:
-    assert sample.extension in IMAGE_EXTENSIONS, sample.extension
     key = f"{ordinal:09d}"
     record = {
         "id": sample.id,
@@ -186,8 +204,6 @@ def _members(ordinal: int, sample: Sample) -> list[tuple[str, bytes]]:
 
 
 def _encode_mask(mask: np.ndarray) -> bytes:
-    assert mask.dtype == np.uint8, mask.dtype
-    assert mask.ndim == 2, mask.shape
     ok, png = cv2.imencode(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 6])
     assert ok
     return png.tobytes()

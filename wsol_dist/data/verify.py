@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
+from wsol_dist.data.decode import DecodeError, decode_rgb
 from wsol_dist.data.index import Index, Shard, tar_problem
 from wsol_dist.data.parallel import in_order, num_cores
-from wsol_dist.data.shard import END_OF_TAR, StoredSample, decode_mask, image_size, read_sample
+from wsol_dist.data.shard import END_OF_TAR, StoredSample, image_size, read_sample, to_sample
 from wsol_dist.errors import UserError
 
 
@@ -147,20 +145,18 @@ def _check_sample(checker: Checker, row: dict[str, Any], blob: bytes) -> Iterato
 
 
 def _check_decoding(stored: StoredSample, size_wh: tuple[int, int]) -> Iterator[str]:
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    """By the functions that training and evaluation decode with, so that both always agree."""
     try:
-        image = cv2.imdecode(np.frombuffer(stored.image, np.uint8), flags)
-    except cv2.error:
-        image = None
-    if image is None:
-        yield "the image does not decode"
-    elif image.shape[1::-1] != size_wh:
-        yield f"the image decodes to {image.shape[1::-1]}, its header says {size_wh}"
-    if stored.mask_png is not None:
-        try:
-            decode_mask(stored.mask_png)
-        except ValueError as error:
-            yield str(error)
+        rgb_HWC = decode_rgb(stored.image)
+    except DecodeError as error:
+        yield f"the image does not decode: {error}"
+    else:
+        if rgb_HWC.shape[1::-1] != size_wh:
+            yield f"the image decodes to {rgb_HWC.shape[1::-1]}, its header says {size_wh}"
+    try:
+        to_sample(stored)
+    except (ValueError, TypeError) as error:
+        yield str(error)
 
 
 def find_sample(index: Index, sample_id: str) -> tuple[dict[str, Any], StoredSample]:

@@ -29,7 +29,7 @@ from wsol_dist.metrics.config import EvaluateConfig
 from wsol_dist.metrics.registry import make_metrics
 from wsol_dist.metrics.threshold import Threshold
 from wsol_dist.ranks import Ranks
-from wsol_dist.regions.boxes import NUM_LEVELS
+from wsol_dist.regions.boxes import NUM_LEVELS, NonFiniteMapError
 
 Watch = Callable[[int, int], None]
 """Told after each batch how many images of how many are done, over all ranks and roughly."""
@@ -94,7 +94,7 @@ def evaluate_checkpoint(
         threshold: `oracle()` takes the best of this split, which is how a held-out split chooses one.
 
     Raises:
-        UserError: no such split, another class count, a map that is not finite, images missing or repeated.
+        UserError: no such split, boxes without a frame, a map that is not finite, images missing or repeated.
     """
     start = time.monotonic()
     index = Index.load(index_dir)
@@ -189,7 +189,7 @@ class _Share:
         try:
             for metric in self.metrics:
                 row |= metric.update(scored)
-        except ValueError as error:
+        except NonFiniteMapError as error:
             raise UserError(
                 f"{scored.id}: {error}; the weights are broken or training diverged, score an earlier one"
             ) from error

@@ -12,6 +12,7 @@ import simplejpeg
 
 from wsol_dist.errors import UserError
 from wsol_dist.evaluator.evaluate import Case, Evaluation
+from wsol_dist.evaluator.identity import Identity
 from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.metrics.threshold import Threshold
 from wsol_dist.report.draw import draw_case
@@ -38,6 +39,7 @@ def save(
     method: str,
     step: int,
     checkpoint: str,
+    identity: Identity,
     pictures: list[np.ndarray],
 ) -> Path:
     """Write `SPLIT-step-N.json` into the folder, before it the parquet rows and the pictures; on one rank.
@@ -47,6 +49,7 @@ def save(
     Args:
         run: the run's name.
         method: the method's name.
+        identity: what was scored.
         pictures: of `draw_cases`.
     """
     name = stem(evaluation.split, step)
@@ -58,6 +61,7 @@ def save(
     about = {"size_px": str(evaluation.size_px), "threshold": json.dumps(evaluation.threshold.to_json())}
     write_rows(folder / f"{name}.parquet", evaluation.rows, about=about)
     record = {"run": run, "split": evaluation.split, "step": step, "checkpoint": checkpoint, "method": method}
+    record |= identity.to_json()
     record |= _numbers(evaluation)
     record["cases"] = [_case(case, file) for case, file in zip(evaluation.cases, files, strict=True)]
     path = folder / f"{name}.json"
@@ -65,19 +69,30 @@ def save(
     return path
 
 
-def read_threshold(folder: Path, split: str, *, step: int, select: str) -> Threshold | None:
-    """The threshold that a scored held-out split chooses; None where it was not scored at this step.
+def read_threshold(
+    folder: Path, split: str, *, step: int, select: str, identity: Identity
+) -> tuple[Threshold | None, str]:
+    """The threshold that a scored held-out split chooses, or None and why it chooses none for this evaluation.
+
+    Args:
+        identity: of the evaluation that wants it; a record of anything else is not used.
 
     Raises:
-        UserError: the record is damaged, or has no curve to choose by.
+        UserError: the record is damaged.
     """
     path = folder / f"{stem(split, step)}.json"
     if not path.is_file():
-        return None
+        return None, f"{split!r} was not scored at step {step} in {folder.parent}"
     try:
-        curves = json.loads(path.read_text(encoding="utf-8"))["curves"]
-        return thresholds.from_curves(curves, select=select, origin=f"{FOLDER}/{path.name}")
-    except (ValueError, KeyError, TypeError) as error:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        curves, differing = record["curves"], identity.differences(record)
+        if differing:
+            more = f"; and {len(differing) - 3} more" if len(differing) > 3 else ""
+            return None, f"{path} scored something else ({'; '.join(differing[:3])}{more})"
+        if select not in curves:
+            return None, f"{path} has no curve {select!r} to choose a threshold by"
+        return thresholds.from_curves(curves, select=select, origin=f"{FOLDER}/{path.name}"), ""
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}: no threshold can be read from it ({error}); score {split!r} again"
         ) from error

@@ -7,11 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from wsol_dist.config import Config, dump, to_dict
 from wsol_dist.data.index import Index
 from wsol_dist.errors import UserError
 from wsol_dist.evaluator import record
 from wsol_dist.evaluator.evaluate import Evaluation, evaluate_checkpoint
+from wsol_dist.evaluator.identity import Identity
 from wsol_dist.methods.base import Method
 from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.metrics.threshold import Threshold
@@ -30,6 +33,8 @@ class Work:
     """What every rank does; picklable."""
 
     config: Config
+    identity: Identity
+    """Of weights, shards and knobs together."""
     index: str
     splits: tuple[str, ...]
     weights: Path | None
@@ -76,6 +81,8 @@ def run(ranks: Ranks, work: Work) -> None:
 def load_method(work: Work, ranks: Ranks) -> tuple[Method, list[str]]:
     """The method with its weights on this rank's device, and a line each on what to know of them."""
     num_classes = len(Index.load(work.index).classes)
+    # Tensors that no file gives must be the same on every rank, and for the split that chooses the threshold.
+    torch.manual_seed(work.config.seed)
     method = build_method(work.config, num_classes=num_classes, read_files=work.weights is None)
     notes: list[str] = []
     if work.weights is None:
@@ -91,27 +98,31 @@ def threshold_for(split: str, work: Work, chosen: Threshold | None) -> tuple[Thr
     """The threshold that a split gets, and a line that says why.
 
     Raises:
-        UserError: `val` was asked for, and it was not scored at this step.
+        UserError: `val` was asked for, and it was not scored at this step, or with other weights, knobs or shards.
     """
     evaluate, given = work.config.evaluate, work.threshold
     if given == "oracle" or (given is None and split == CHOOSING_SPLIT):
         why = "it chooses the threshold" if split == CHOOSING_SPLIT else "an upper bound"
         return thresholds.oracle(), f"its own best threshold (oracle): {why}"
+    why_not = f"{CHOOSING_SPLIT!r} is what is to be scored"
+    splits = f"{CHOOSING_SPLIT},{'test' if split == CHOOSING_SPLIT else split}"
     if given in (None, "val") and split != CHOOSING_SPLIT:
-        folder = work.folder / record.FOLDER
-        chosen = chosen or record.read_threshold(
-            folder, CHOOSING_SPLIT, step=work.step, select=evaluate.select
-        )
+        if chosen is None:
+            chosen, why_not = record.read_threshold(
+                work.folder / record.FOLDER,
+                CHOOSING_SPLIT,
+                step=work.step,
+                select=evaluate.select,
+                identity=work.identity,
+            )
         if chosen is not None:
             return chosen, f"threshold {chosen.value:.3f} as chosen on {CHOOSING_SPLIT}"
     if given == "val":
-        splits = f"{CHOOSING_SPLIT},{'test' if split == CHOOSING_SPLIT else split}"
-        raise UserError(
-            f"--threshold val: {CHOOSING_SPLIT!r} was not scored at step {work.step} in {work.folder}, "
-            f"or it is what is to be scored; give --split {splits} without --threshold"
-        )
-    value = evaluate.threshold if given in (None, "fixed") else float(given or 0)
-    where = "the recipe's" if given in (None, "fixed") else "as given"
+        raise UserError(f"--threshold val: {why_not}; give --split {splits} without --threshold")
+    if given is None:
+        why = f"fixed threshold {evaluate.threshold:.3f}, the recipe's, since {why_not}"
+        return thresholds.fixed(evaluate.threshold), f"{why}; --split {splits} scores both alike"
+    value, where = (evaluate.threshold, "the recipe's") if given == "fixed" else (float(given), "as given")
     return thresholds.fixed(value), f"fixed threshold {value:.3f}, {where}"
 
 
@@ -177,6 +188,7 @@ def publish(evaluation: Evaluation, work: Work, track: Track) -> None:
         method=work.config.method_name,
         step=work.step,
         checkpoint=work.checkpoint,
+        identity=work.identity,
         pictures=pictures,
     )
     group = f"eval/{evaluation.split}"

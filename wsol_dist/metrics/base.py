@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from wsol_dist.errors import UserError
 from wsol_dist.metrics.config import EvaluateConfig
 from wsol_dist.metrics.iou import scale_boxes
 from wsol_dist.metrics.threshold import Threshold, ThresholdSource
@@ -49,9 +50,17 @@ class Scored:
         return self.boxes_xyxy is not None and len(self.boxes_xyxy) > 0
 
     def gt_boxes(self, *, clamp: bool) -> np.ndarray:
-        """The image's ground-truth boxes on the square: (M, 4) int64."""
+        """The image's ground-truth boxes on the square: (M, 4) int64.
+
+        Raises:
+            UserError: nobody knows the frame that the boxes are given in.
+        """
         assert self.boxes_xyxy is not None
-        assert self.box_frame_wh is not None
+        if self.box_frame_wh is None:
+            raise UserError(
+                f"{self.id}: boxes without the size of the image they are given in (box_frame_wh); "
+                "`wsol shards verify` lists all such samples; pack again"
+            )
         return scale_boxes(self.boxes_xyxy, self.box_frame_wh, size_px=self.size_px, clamp=clamp)
 
     @cached_property

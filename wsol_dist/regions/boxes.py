@@ -19,6 +19,10 @@ Interpolation = Literal["bilinear", "bicubic"]
 _CV2_MODE = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 
 
+class NonFiniteMapError(ValueError):
+    """A score map that cannot be thresholded: the weights are broken, not the code that counts."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LevelBoxes:
     """Boxes of one map, [x, y, x + w, y + h] in pixels of the resized map."""
@@ -65,13 +69,13 @@ def normalise(map_hw: np.ndarray) -> np.ndarray:
     """Min-max to 0..1 in the dtype given; a constant map becomes zeros.
 
     Raises:
-        ValueError: a value or the range of values is not finite.
+        NonFiniteMapError: a value or the range of values is not finite.
     """
     low, high = map_hw.min(), map_hw.max()
     with np.errstate(over="ignore", invalid="ignore"):
         span = high - low
     if not np.isfinite(span):
-        raise ValueError("the score map holds NaN or infinite values")
+        raise NonFiniteMapError("the score map holds NaN or infinite values")
     return np.zeros_like(map_hw) if span == 0 else (map_hw - low) / span
 
 

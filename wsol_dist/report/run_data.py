@@ -75,7 +75,10 @@ class RunData:
 
     @property
     def data(self) -> str:
-        """Name of the data set: the last part of the shards' folder."""
+        """Name of the data set that was scored, else of the config's: the last part of the shards' folder."""
+        scored = self.headline.raw.get("index") if self.headline else None
+        if isinstance(scored, dict) and scored.get("name"):
+            return str(scored["name"])
         data = self.config.get("data")
         index = data.get("index") if isinstance(data, dict) else None
         return Path(str(index)).name if index else "unknown"
