@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import brute_force
 import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from score_maps import KINDS, make_map, score_maps
 
+from tests.unit import brute_force
+from tests.unit.score_maps import KINDS, make_map, score_maps
 from wsol_dist.regions.boxes import (
     NUM_LEVELS,
     boxes_at_levels,

@@ -300,7 +300,7 @@ def run_folder(tmp_path, shards):
     weights = build_method(config, num_classes=6).state_dict()
     for step in (10, 20):
         checkpoint.begin(folder, step)
-        state = checkpoint.TrainState(step=step, position=step, world=1)
+        state = checkpoint.TrainState(step=step, position=step, world=1, index_sha256="")
         metadata = {"method": config.method_name, "classes": json.dumps(list("abcdef")), "trained": "[]"}
         checkpoint.finish(folder, state, weights, config_yaml=dump(config), metadata=metadata)
     (folder / "config.yaml").write_text(dump(config))
@@ -488,7 +488,7 @@ def test_tensors_that_no_file_gives_follow_the_seed(tmp_path, shards):
 
 
 def test_weight_files_that_the_recipe_names_belong_to_what_was_scored(tmp_path, shards):
-    recipe = RECIPE | {"method": {"name": "cam", "backbone": {"checkpoint": str(tmp_path / "w.pth")}}}
+    recipe = RECIPE | {"method": {"name": "ts_cam", "backbone": {"checkpoint": str(tmp_path / "w.pth")}}}
 
     def identity():
         return identify(from_dict(recipe, origin="test"), str(shards), weights=None, whole=False)

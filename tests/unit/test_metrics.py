@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-import brute_force
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from score_maps import KINDS, make_map
 
+from tests.unit import brute_force
+from tests.unit.score_maps import KINDS, make_map
 from wsol_dist.errors import UserError
 from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.metrics.base import Scored

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsol_dist.config import Config, from_dict, load, override, read_yaml, recipe_names
+from wsol_dist.config import Config, from_dict, load, override, read_yaml, recipe_names, split_arguments
 from wsol_dist.data.index import Index
 from wsol_dist.errors import UserError, did_you_mean
 
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
         parser.print_help()
         print("\nBehind RUN or RECIPE, --help lists its knobs; recipes: " + ", ".join(recipe_names()))
         return 0 if argv else 2
-    own, rest = parser.parse_known_args(argv)
+    own, rest = split_arguments(parser, argv)
     if own.procs < 1:
         raise UserError(f"--procs: given {own.procs}, at least 1 is needed")
     work = plan(own, rest)
