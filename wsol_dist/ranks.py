@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
 from collections.abc import Callable
@@ -16,6 +17,8 @@ import torch.distributed as dist
 from wsol_dist.errors import UserError
 
 TIMEOUT = timedelta(minutes=30)
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Of glibc's malloc.h."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,9 +131,23 @@ def start_group() -> Ranks:
         # Under srun with one GPU bound to each task there is a single visible device, whatever the local rank.
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
         torch.cuda.set_device(device)
+    else:
+        keep_freed_memory()
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     return Ranks(rank=rank, world=world, device=device)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed, instead of giving large blocks back to the kernel at every step.
+
+    The activations of a training step are such blocks: faulting their pages in again costs a CPU rank more time
+    than the arithmetic of a small network.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc only
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def stop_group() -> None:
