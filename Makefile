@@ -20,7 +20,7 @@ help: ## list the targets
 
 setup: $(STAMP) ## virtual environment with every locked package (about 6 GB)
 
-quickstart: $(STAMP) ## the main job on the embedded data: pack, train on 2 processes, evaluate, report (6 minutes)
+quickstart: $(STAMP) ## the main job on the embedded data: pack, train on 2 processes, evaluate, report (3 minutes)
 	@echo "[1/3] packing the embedded data set into data/collage"
 	@$(BIN)/python shards/pack.py collage --out data/collage
 	@echo "[2/3] training on 2 processes, then the evaluator as a job of its own"
