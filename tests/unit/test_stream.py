@@ -70,7 +70,7 @@ def evaluated(folder: Path, *, world: int, workers: int = 0, batch_size: int = 7
     for rank in range(world):
         batches = list(
             evaluation_batches(
-                folder,
+                Index.load(folder),
                 split="test",
                 rank=rank,
                 world=world,
@@ -95,7 +95,7 @@ def test_evaluation_sees_every_image_once(tiny_shards: Path, world: int, workers
 def test_a_broken_image_is_a_named_miss_in_evaluation(own_shards: Path) -> None:
     broken = break_image(own_shards, "test")
     batches = evaluation_batches(
-        own_shards, split="test", rank=0, world=1, batch_size=16, workers=0, image_px=32
+        Index.load(own_shards), split="test", rank=0, world=1, batch_size=16, workers=0, image_px=32
     )
     decoded = {t.id: d for b in batches for t, d in zip(b.truths, b.decoded_B.tolist(), strict=True)}
     assert len(decoded) == 40

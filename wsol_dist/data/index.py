@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from wsol_dist import __version__
+from wsol_dist.atomic import write_atomically
 from wsol_dist.data.shard import Row
 from wsol_dist.errors import UserError, did_you_mean
 
@@ -196,16 +196,6 @@ def write_index(folder: Path, contents: IndexFile) -> None:
     """Write `index.json`; the last act of packing."""
     text = json.dumps(asdict(contents), indent=1, ensure_ascii=False, allow_nan=False)
     write_atomically(folder / INDEX_FILE, text.encode() + b"\n")
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Put bytes under a name in one step: a reader sees all of them or none."""
-    part = path.with_name(path.name + ".tmp")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
 
 
 def _read_index_file(folder: Path) -> tuple[IndexFile, str]:

@@ -27,7 +27,7 @@ MIN_SHARDS, MIN_SAMPLES, MAX_SAMPLES = 64, 16, 1000
 """A split has 64 shards as soon as they hold 16 samples each; a shard never has more than 1000 by itself."""
 STARTED_FILE = "packing.started"
 """Marks a folder that packing made and did not finish, so that nobody else's files are ever overwritten."""
-SHARD_NAME = re.compile(r"[a-z0-9_]+-\d{6}\.tar(\.tmp)?")
+SHARD_NAME = re.compile(r"[a-z0-9_]+-\d{6}\.tar")
 NUM_SPOT_CHECKS = 8
 
 
@@ -306,7 +306,7 @@ def _prepare_folder(plan: Plan, options: PackOptions) -> None:
     (out / STARTED_FILE).write_text(f"{plan.name}: packing did not finish; pack again into this folder\n")
     (out / INDEX_FILE).unlink(missing_ok=True)
     for path in out.iterdir():
-        if SHARD_NAME.fullmatch(path.name):
+        if SHARD_NAME.fullmatch(path.name) or path.suffix == ".tmp":
             path.unlink()
 
 

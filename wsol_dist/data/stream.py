@@ -6,7 +6,6 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -206,7 +205,7 @@ def training_batches(
 
 
 def evaluation_batches(
-    index_dir: str | Path,
+    index: Index,
     *,
     split: str,
     rank: int,
@@ -216,7 +215,7 @@ def evaluation_batches(
     image_px: int,
 ) -> Iterator[EvaluationBatch]:
     """This rank's share of a split; all ranks get the same number of batches, filled up with marked padding."""
-    reader = ShardReader(Index.load(index_dir), split)
+    reader = ShardReader(index, split)
     own = np.arange(rank, len(reader), world)
     per_rank = -(-len(reader) // world)
     # Padding repeats row 0: ranks then do equal numbers of forward passes, even with more ranks than images.

@@ -105,7 +105,7 @@ def evaluate_checkpoint(
     shown = set(case_ids(ids, config))
     share = _Share(method, metrics, config, shown=shown, num_boxes=num_boxes, level=threshold.level)
     batches = evaluation_batches(
-        index_dir,
+        index,
         split=split,
         rank=ranks.rank,
         world=ranks.world,

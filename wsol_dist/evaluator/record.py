@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import simplejpeg
 
+from wsol_dist.atomic import write_atomically
 from wsol_dist.errors import UserError
 from wsol_dist.evaluator.evaluate import Case, Evaluation
 from wsol_dist.evaluator.identity import Identity
@@ -57,7 +57,7 @@ def save(
     files = [f"{name}/case-{number:03d}.jpg" for number in range(len(pictures))]
     for file, picture in zip(files, pictures, strict=True):
         data = simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality=90, colorsubsampling="444")
-        _write_atomically(folder / file, data)
+        write_atomically(folder / file, data)
     about = {"size_px": str(evaluation.size_px), "threshold": json.dumps(evaluation.threshold.to_json())}
     write_rows(folder / f"{name}.parquet", evaluation.rows, about=about)
     record = {"run": run, "split": evaluation.split, "step": step, "checkpoint": checkpoint, "method": method}
@@ -65,7 +65,7 @@ def save(
     record |= _numbers(evaluation)
     record["cases"] = [_case(case, file) for case, file in zip(evaluation.cases, files, strict=True)]
     path = folder / f"{name}.json"
-    _write_atomically(path, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
+    write_atomically(path, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
     return path
 
 
@@ -134,9 +134,3 @@ def _case(case: Case, file: str) -> dict[str, Any]:
         "error_kind": case.row.get("error_kind"),
         "picture": file,
     }
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    part = path.with_name(path.name + ".tmp")
-    part.write_bytes(data)
-    os.replace(part, path)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from wsol_dist.atomic import write_atomically
 from wsol_dist.config import Config, dump, to_dict
 from wsol_dist.data.index import Index
 from wsol_dist.errors import UserError
@@ -54,7 +55,7 @@ def run(ranks: Ranks, work: Work) -> None:
     if ranks.is_main:
         work.folder.mkdir(parents=True, exist_ok=True)
         if not (work.folder / "config.yaml").exists():
-            (work.folder / "config.yaml").write_text(dump(work.config), encoding="utf-8")
+            write_atomically(work.folder / "config.yaml", dump(work.config).encode())
     ranks.barrier()
     with Track.open(
         work.folder,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import jinja2
 
+from wsol_dist.atomic import write_atomically
 from wsol_dist.report.curves import other_charts, score_chart, threshold_chart, training_charts
 from wsol_dist.report.run_data import RunData, read_run
 from wsol_dist.report.view import compared, view
@@ -23,9 +23,7 @@ def write_report(runs: list[Path], out: Path) -> None:
     assert runs, "at least one run"
     html = render([read_run(folder) for folder in runs])
     out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.with_name(f".{out.name}.{os.getpid()}")
-    draft.write_text(html, encoding="utf-8")
-    os.replace(draft, out)
+    write_atomically(out, html.encode())
 
 
 def render(runs: list[RunData]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from wsol_dist.atomic import write_atomically
 from wsol_dist.errors import UserError
 from wsol_dist.report.console import duration_text
 from wsol_dist.report.curves import number
@@ -37,9 +37,7 @@ def write_summary(run: Path) -> dict[str, Any]:
     earlier = _earlier_seconds(data)
     if earlier is not None:
         summary["seconds"] = earlier
-    draft = run / f".summary.json.{os.getpid()}"
-    draft.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    os.replace(draft, run / "summary.json")
+    write_atomically(run / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     print_summary(data, summary)
     return summary
 

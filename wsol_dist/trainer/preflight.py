@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from wsol_dist.atomic import write_atomically
 from wsol_dist.config import Config, dump, read_yaml, to_dict
 from wsol_dist.data.index import Index
 from wsol_dist.errors import UserError, did_you_mean
@@ -93,9 +93,7 @@ def prepare_folder(config: Config, folder: Path) -> None:
             )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        part = stored.with_name(f"{CONFIG_FILE}.tmp")
-        part.write_text(dump(config), encoding="utf-8")
-        os.replace(part, stored)
+        write_atomically(stored, dump(config).encode())
     except OSError as error:
         raise UserError(
             f"--out {folder}: cannot be written: {error.strerror}; choose another folder"

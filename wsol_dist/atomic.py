@@ -1,0 +1,16 @@
+"""Files that are whole or absent."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Put bytes under a name in one step: a reader sees all of them or none, two writers do not mix."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
