@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from wsol_dist.commands.shards import main
+from wsol_dist.data.holdout import hash_fraction
 from wsol_dist.data.index import Index
-from wsol_dist.data.pack import PackOptions, _hash_fraction, make_plan
+from wsol_dist.data.pack import PackOptions, make_plan
 from wsol_dist.data.pack import pack as pack_all
 from wsol_dist.data.sample import Item, Sample
 from wsol_dist.data.shard import encode_sample, read_sample, to_sample, write_shard
@@ -189,6 +190,7 @@ class ListSource:
     """Only names: enough for plans."""
 
     classes = ("a", "b")
+    known_counts: dict[str, int] = {}
 
     def __init__(self, **counts: int) -> None:
         self.counts = counts
@@ -273,7 +275,7 @@ def seed_that_holds_out(sample_id: str) -> int:
 
 
 def _held(sample_id: str, seed: int) -> bool:
-    return _hash_fraction(sample_id, seed) < 0.6
+    return hash_fraction(sample_id, seed) < 0.6
 
 
 def test_val_from_is_refused_where_val_is_official():
@@ -386,7 +388,7 @@ def test_two_samples_of_one_name_in_a_shard_are_refused(tmp_path):
     assert not (tmp_path / "x.tar").exists()
 
 
-@pytest.mark.parametrize("labels", [(), (2,), (-1,), (0, 5)])
+@pytest.mark.parametrize("labels", [(2,), (-1,), (0, 5)])
 def test_labels_that_are_no_classes_are_refused_before_anything_is_read(labels):
     class Wrong(ListSource):
         def items(self):
@@ -396,6 +398,31 @@ def test_labels_that_are_no_classes_are_refused_before_anything_is_read(labels):
         UserError, match=r"test/wrong: labels: .* given, a tuple of one or more ints from 0 to 1"
     ):
         plan(Wrong())
+
+
+def test_images_in_which_no_class_is_are_left_out_and_counted():
+    class Some(ListSource):
+        def items(self):
+            yield Item(id="empty", split="test", labels=(), where=0)
+            yield Item(id="full", split="test", labels=(0, 1), where=1)
+
+    made = plan(Some())
+    assert (made.num_samples, made.num_unlabelled) == (1, 1)
+    assert [item.id for item in made.items["test"]] == ["full"]
+
+
+def test_the_classes_of_boxes_and_pixels_come_back(tmp_path):
+    mask = np.zeros((10, 12), np.uint8)
+    mask[2:4], mask[5], mask[7:] = 2, 4, 255
+    boxes = np.array([[1.0, 2.0, 3.0, 4.0], [5.0, 5.0, 7.0, 9.0]])
+    sample = make_sample(boxes_xyxy=boxes, box_frame_wh=(12, 10), box_labels=(3, 1), mask=mask, semantic=True)
+    written = write_shard(tmp_path / "x.tar", [(0, sample)], split="test", shard=0)
+    assert (written.semantic, written.box_labels) == (True, True)
+    back = to_sample(read_sample((tmp_path / "x.tar").read_bytes()[: written.rows[0].bytes]))
+    assert (back.box_labels, back.semantic) == ((3, 1), True)
+    assert (back.mask == mask).all()
+    with pytest.raises(UserError, match="one class number a box"):
+        write_shard(tmp_path / "x.tar", [(0, make_sample(box_labels=(1,)))], split="test", shard=0)
 
 
 @pytest.mark.parametrize("changed", [{"id": "test/1"}, {"labels": (1,)}, {"extension": "gif"}])

@@ -197,6 +197,7 @@ def packed_as(folder: Path, **changed) -> Path:
 
     class One:
         classes = ("a", "b")
+        known_counts: dict[str, int] = {}
 
         def items(self):
             yield Item(id="a", split="test", labels=(0,), where=0)
@@ -242,3 +243,13 @@ def test_deep_names_a_mask_that_does_not_decode(tmp_path):
     data[at : at + 4] = b"xxxx"
     path.write_bytes(data)
     assert any("a: a mask that is no 8-bit grey PNG" in line for line in verify(folder, deep=True, workers=1))
+
+
+@pytest.mark.parametrize(("semantic", "value", "most"), [(False, 2, 1), (True, 3, 2)])
+def test_mask_values_that_mean_nothing(tmp_path, semantic, value, most):
+    image = io.BytesIO()
+    Image.new("RGB", (6, 4)).save(image, "BMP")
+    mask = np.array([[0, value], [255, 1]], np.uint8)
+    folder = packed_as(tmp_path, image=image.getvalue(), mask=mask, semantic=semantic)
+    (problem,) = verify(folder, deep=True, workers=1)
+    assert f"the mask has the value {value}, 0 to {most} and 255 allowed" in problem

@@ -113,11 +113,15 @@ def _run_pack(name: str, source: Any, source_options: Any, options: Any) -> int:
     start = time.monotonic()
     print(f"{name}: listing samples", flush=True)
     plan = make_plan(name, source, source_options, options)
+    if plan.num_unlabelled:
+        print(f"{name}: {plan.num_unlabelled} images left out: nothing of any class is in them", flush=True)
+    if plan.incomplete:
+        print(f"{name}: {plan.incomplete} (--complete makes this an error)", flush=True)
     if already_packed(plan, source, options):
         print(f"{options.out}: already packed with these arguments, nothing to do (--force packs again)")
         return 0
     with _progress("packing", plan.num_samples) as progress:
-        index = pack(plan, source, options, progress)
+        index = pack(plan, source, options, progress, say=lambda line: print(line, flush=True))
     counts = ", ".join(f"{split} {value.num_samples}" for split, value in index.splits.items())
     num_bytes = sum(shard.bytes for shard in index.shards)
     print(

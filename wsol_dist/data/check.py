@@ -44,6 +44,11 @@ def check_sample(sample: Sample) -> None:
     mask = None if sample.mask is None else np.asarray(sample.mask)
     if mask is not None and not (mask.dtype == np.uint8 and mask.ndim == 2 and mask.size > 0):
         raise _refusal(sample.id, "mask", f"{mask.dtype} of shape {mask.shape}", "uint8 of shape (H, W)")
+    if sample.box_labels is not None:
+        if sample.boxes_xyxy is None or len(sample.box_labels) != len(sample.boxes_xyxy):
+            raise _refusal(sample.id, "box_labels", sample.box_labels, "one class number a box")
+        for label in sample.box_labels:
+            check_labels(sample.id, (label,))
 
 
 def _check_boxes(sample: Sample) -> None:
@@ -63,6 +68,31 @@ def _check_boxes(sample: Sample) -> None:
     if len(boxes) > 0 and frame is None:
         wanted = "width and height of the image that the boxes are given in"
         raise _refusal(sample.id, "boxes without box_frame_wh", frame, wanted)
+    if problem := frame_problem(boxes, frame):
+        raise UserError(f"{sample.id}: {problem}; correct or remove the box")
+
+
+def frame_problem(boxes_xyxy: np.ndarray, frame_wh: tuple[int, int] | None) -> str | None:
+    """The first box that has no pixel inside its image, as one line.
+
+    A box that only reaches over the border is none: published metadata has such, and protocols cut it or not.
+    """
+    if frame_wh is None:
+        return None
+    for x0, y0, x1, y1 in boxes_xyxy:
+        if x1 < x0 or y1 < y0 or x1 < 0 or y1 < 0 or x0 > frame_wh[0] or y0 > frame_wh[1]:
+            given = ", ".join(f"{side:g}" for side in (x0, y0, x1, y1))
+            return f"box x0,y0,x1,y1 = {given} lies outside the image of {frame_wh[0]} x {frame_wh[1]} pixels"
+    return None
+
+
+def reaches_out(sample: Sample) -> bool:
+    """Whether a box goes more than a pixel beyond its image: no error, but worth a line."""
+    if sample.boxes_xyxy is None or sample.box_frame_wh is None or len(sample.boxes_xyxy) == 0:
+        return False
+    width, height = sample.box_frame_wh
+    boxes = np.asarray(sample.boxes_xyxy)
+    return bool((boxes < -1).any() or (boxes[:, 2] > width + 1).any() or (boxes[:, 3] > height + 1).any())
 
 
 def _refusal(sample_id: str, what: str, given: Any, allowed: str) -> UserError:

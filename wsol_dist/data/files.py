@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import math
+from pathlib import PurePosixPath
+from typing import TypeVar
 
+from wsol_dist.data.archive import Place
+from wsol_dist.data.orientation import without_orientation
 from wsol_dist.data.shard import IMAGE_EXTENSIONS
 from wsol_dist.errors import UserError
 
+AnyPlace = TypeVar("AnyPlace", bound=Place)
+"""The same kind comes out that went in."""
 
-def need_folder(path: Path, what: str) -> Path:
+
+def need_folder(path: AnyPlace, what: str) -> AnyPlace:
     """The folder itself.
 
     Raises:
@@ -19,20 +26,20 @@ def need_folder(path: Path, what: str) -> Path:
     return path
 
 
-def extension_of(path: str | Path) -> str:
+def extension_of(path: str) -> str:
     """The extension in lower case without a dot, one name a format: jpg, not jpeg."""
-    extension = Path(path).suffix.lower().removeprefix(".")
+    extension = PurePosixPath(path).suffix.lower().removeprefix(".")
     return "jpg" if extension == "jpeg" else extension
 
 
-def folders_in(folder: Path) -> list[str]:
+def folders_in(folder: Place) -> list[str]:
     """Names of the visible folders, sorted."""
     return sorted(
         entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
     )
 
 
-def images_in(folder: Path) -> list[str]:
+def images_in(folder: Place) -> list[str]:
     """Names of the image files directly in a folder, sorted."""
     return sorted(
         entry.name
@@ -41,7 +48,7 @@ def images_in(folder: Path) -> list[str]:
     )
 
 
-def images_of_class(folder: Path) -> list[str]:
+def images_of_class(folder: Place) -> list[str]:
     """Names of the images of a class folder, sorted.
 
     Raises:
@@ -55,7 +62,7 @@ def images_of_class(folder: Path) -> list[str]:
     return names
 
 
-def read_image_bytes(path: Path) -> bytes:
+def read_image_bytes(path: Place) -> bytes:
     """An image file as it is.
 
     Raises:
@@ -67,7 +74,17 @@ def read_image_bytes(path: Path) -> bytes:
         raise UserError(f"{path}: cannot read this image: {error.strerror}") from error
 
 
-def read_lines(path: Path) -> list[str]:
+def read_published_image(path: Place) -> bytes:
+    """An image of a published data set, whose annotations are in the frame of the stored pixels: its EXIF orientation
+    is set to upright, as the field's readers ignore it.
+
+    Raises:
+        UserError: as `read_image_bytes`.
+    """
+    return without_orientation(read_image_bytes(path))
+
+
+def read_lines(path: Place) -> list[str]:
     """The lines of a UTF-8 text file without empty ones.
 
     Raises:
@@ -79,20 +96,31 @@ def read_lines(path: Path) -> list[str]:
         raise UserError(f"{path}: cannot read this list: {error}") from error
 
 
-def read_table(path: Path, *columns: str) -> list[list[str]]:
+def read_table(path: Place, *columns: str) -> list[list[str]]:
     """Rows of a comma separated list without a header.
 
     Raises:
         UserError: a row has another number of fields; file, line and the columns are named.
     """
-    rows = [line.split(",") for line in read_lines(path)]
+    return read_rows(path, *columns, separator=",")
+
+
+def read_rows(path: Place, *columns: str, separator: str | None = "\t") -> list[list[str]]:
+    """Rows of a list without a header, fields between tabs or another separator; None for any blanks.
+
+    Raises:
+        UserError: as `read_table`.
+    """
+    rows = [line.split(separator) for line in read_lines(path)]
     for number, row in enumerate(rows, start=1):
         if len(row) != len(columns):
-            raise UserError(f"{path}: row {number}: {','.join(row)!r} given, {','.join(columns)} expected")
+            shown = (separator or " ").join(columns)
+            given = (separator or " ").join(row)
+            raise UserError(f"{path}: row {number}: {given!r} given, {shown} expected")
     return rows
 
 
-def to_int(text: str, path: Path) -> int:
+def to_int(text: str, path: Place) -> int:
     """A whole number.
 
     Raises:
@@ -104,12 +132,27 @@ def to_int(text: str, path: Path) -> int:
         raise UserError(f"{path}: {text!r} given, a whole number expected") from error
 
 
-def inside(root: Path, relative: str) -> Path:
+def to_float(text: str, path: Place) -> float:
+    """A finite number.
+
+    Raises:
+        UserError: it is none; the file is named.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"{path}: {text!r} given, a number expected")
+    return number
+
+
+def inside(root: AnyPlace, relative: str) -> AnyPlace:
     """A path below the root, from a list that is not trusted.
 
     Raises:
         UserError: it points elsewhere.
     """
-    if relative.startswith(("/", "\\")) or ".." in Path(relative).parts:
+    if relative.startswith(("/", "\\")) or ".." in PurePosixPath(relative).parts:
         raise UserError(f"{relative!r}: refused: a path that leaves {root}")
-    return root / relative
+    return root / relative  # type: ignore[return-value]

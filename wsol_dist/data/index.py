@@ -202,6 +202,8 @@ def _read_index_file(folder: Path) -> tuple[IndexFile, str]:
     from pydantic import TypeAdapter
 
     path = folder / INDEX_FILE
+    if folder.is_file():
+        raise UserError(f"{folder}: a file; give the folder of shards that holds {INDEX_FILE}")
     if not folder.is_dir():
         raise UserError(
             f"{folder}: no such folder of shards; make one with `python shards/pack.py SOURCE --out {folder}`"
@@ -218,6 +220,7 @@ def _read_index_file(folder: Path) -> tuple[IndexFile, str]:
         if schema != SCHEMA:
             raise UserError(
                 f"{path}: schema version {schema!r} given, {SCHEMA} supported; pack again with this version"
+                + (", or update wsol_dist" if isinstance(schema, int) and schema > SCHEMA else "")
             )
         contents = TypeAdapter(IndexFile).validate_python(raw)
     except ValueError as error:

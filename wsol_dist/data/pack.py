@@ -16,12 +16,15 @@ from typing import Any
 import numpy as np
 
 from wsol_dist.data import index as index_file
+from wsol_dist.data.broken import BrokenImages, name_some
 from wsol_dist.data.check import check_labels
+from wsol_dist.data.holdout import hold_out_val
 from wsol_dist.data.index import INDEX_FILE, Index, IndexFile, Shard, Split
 from wsol_dist.data.parallel import in_order, num_cores
 from wsol_dist.data.sample import Item, Sample, Source
-from wsol_dist.data.shard import WrittenShard, encode_sample, write_shard
-from wsol_dist.errors import UserError, did_you_mean
+from wsol_dist.data.shard import WrittenShard, encode_sample, in_box_frame, write_shard
+from wsol_dist.data.totals import CLASSES, difference
+from wsol_dist.errors import UserError
 
 MIN_SHARDS, MIN_SAMPLES, MAX_SAMPLES = 64, 16, 1000
 """A split has 64 shards as soon as they hold 16 samples each; a shard never has more than 1000 by itself."""
@@ -47,8 +50,12 @@ class PackOptions:
     """Split out of which a val split is held; by default train. Only for sources without a val split."""
     val_fraction: float = 0.1
     """Part that is held out, by a hash of id and seed; 0 for no val split."""
+    max_bad: float = 0.001
+    """Share of the images that may fail to decode before packing ends with their names; at least one unless 0."""
     force: bool = False
     """Pack again over a finished folder of shards."""
+    complete: bool = False
+    """End with an error where the data set has fewer or more images than is known; otherwise that is one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +70,10 @@ class Plan:
     """By split, in the order in which they are written."""
     shards: list[ShardTask]
     items_sha256: str
+    incomplete: str = ""
+    """One line where the number of images is not the known one."""
+    num_unlabelled: int = 0
+    """Images that are left out, since nothing of any class is in them."""
 
     @property
     def num_samples(self) -> int:
@@ -83,16 +94,30 @@ class ShardTask:
 
 Progress = Callable[[int], None]
 """Told the number of samples after every shard."""
+Say = Callable[[str], None]
+"""Told in a line what a person should know of some samples."""
 
 
 def make_plan(name: str, source: Source, source_options: Any, options: PackOptions) -> Plan:
     """Splits, order and shards; reads no image.
 
     Raises:
-        UserError: options out of range; no samples; two samples of one id; labels that are no classes.
+        UserError: options out of range; no samples; two samples of one id; labels that are no classes; another
+            number of images than is known, where `complete` asks for it.
     """
     _check_options(options)
-    splits = _by_split(source, options)
+    found, num_unlabelled = _by_split(source)
+    counts = {split: len(items) for split, items in found.items()} | {CLASSES: len(source.classes)}
+    incomplete = difference(counts, source.known_counts)
+    if incomplete and options.complete:
+        raise UserError(f"--complete: {incomplete}; leave the option out to pack what is there")
+    splits = hold_out_val(
+        found,
+        origin=options.val_from,
+        fraction=options.val_fraction,
+        seed=options.seed,
+        classes=source.classes,
+    )
     ordered = {split: _shuffled(items, split, options.seed) for split, items in splits.items()}
     return Plan(
         name=name,
@@ -102,22 +127,40 @@ def make_plan(name: str, source: Source, source_options: Any, options: PackOptio
         items=ordered,
         shards=list(_shard_tasks(ordered, options)),
         items_sha256=_items_sha256(splits),
+        incomplete=incomplete,
+        num_unlabelled=num_unlabelled,
     )
 
 
-def pack(plan: Plan, source: Source, options: PackOptions, progress: Progress = lambda _: None) -> Index:
+def pack(
+    plan: Plan,
+    source: Source,
+    options: PackOptions,
+    progress: Progress = lambda _: None,
+    say: Say = lambda _: None,
+) -> Index:
     """Write everything; the index comes last.
 
     Raises:
         UserError: the folder holds something else; a file of the source is missing or damaged; a sample that
-            could not be trained on or scored. There is no index then.
+            could not be trained on or scored; too many images that do not decode. There is no index then.
     """
     _prepare_folder(plan, options)
-    written = []
+    written: list[WrittenShard] = []
     num_workers = options.workers or num_cores()
+    broken = BrokenImages(num_samples=plan.num_samples, max_bad=options.max_bad, option="--max-bad")
     for shard in in_order(_write_one, plan.shards, shared=source, num_workers=num_workers):
         written.append(shard)
         progress(len(shard.rows))
+        for one in broken.add(shard.broken):
+            say(f"image does not decode, packed as it is: {one} ({shard.broken[one]})")
+        broken.check("repair or remove them")
+    reaching_out = [one for shard in written for one in shard.reaching_out]
+    if reaching_out:
+        say(
+            f"{len(reaching_out)} samples have a box more than a pixel over the border of their image, kept as given: "
+            f"{name_some(reaching_out)}"
+        )
     samples = index_file.write_samples(options.out, (row for shard in written for row in shard.rows))
     index_file.write_index(options.out, _contents(plan, written, samples))
     (options.out / STARTED_FILE).unlink()
@@ -176,65 +219,31 @@ def _check_options(options: PackOptions) -> None:
         problems.append(f"--seed: {options.seed} given; 0 or more allowed")
     if options.samples_per_shard is not None and options.samples_per_shard < 1:
         problems.append(f"--samples-per-shard: {options.samples_per_shard} given; 1 or more allowed")
+    if not 0 <= options.max_bad <= 1:
+        problems.append(f"--max-bad: {options.max_bad} given; a share from 0 to 1 allowed")
     if not 0 <= options.val_fraction < 1:
         problems.append(f"--val-fraction: {options.val_fraction} given; 0 or more and less than 1 allowed")
     if problems:
         raise UserError("\n".join(problems))
 
 
-def _by_split(source: Source, options: PackOptions) -> dict[str, list[Item]]:
+def _by_split(source: Source) -> tuple[dict[str, list[Item]], int]:
+    """The items that have labels, and how many have none."""
     splits: dict[str, list[Item]] = {}
     ids = set()
+    num_unlabelled = 0
     for item in source.items():
         if item.id in ids:
             raise UserError(f"two samples are named {item.id!r}; ids must differ")
         ids.add(item.id)
+        if item.labels == ():
+            num_unlabelled += 1
+            continue
         check_labels(item.id, item.labels, num_classes=len(source.classes))
         splits.setdefault(item.split, []).append(item)
     if not splits:
         raise UserError("the source has no samples")
-    return _hold_out_val(splits, options, source.classes)
-
-
-def _hold_out_val(
-    splits: dict[str, list[Item]], options: PackOptions, classes: Sequence[str]
-) -> dict[str, list[Item]]:
-    """A val split out of another one, by a hash of the id: stays the same when images are added."""
-    origin = options.val_from or "train"
-    if options.val_from is not None and "val" in splits:
-        raise UserError("--val-from: this source has a val split of its own; leave the option out")
-    if options.val_from is not None and origin not in splits:
-        raise UserError(f"--val-from: no split {origin!r}; {did_you_mean(origin, list(splits))}")
-    if "val" in splits or origin not in splits or options.val_fraction == 0:
-        return splits
-    held = {
-        item.id for item in splits[origin] if _hash_fraction(item.id, options.seed) < options.val_fraction
-    }
-    parts = dict(splits)
-    parts[origin] = [item for item in splits[origin] if item.id not in held]
-    parts["val"] = [dataclasses.replace(item, split="val") for item in splits[origin] if item.id in held]
-    _check_held_out(parts, origin, options.val_fraction, classes)
-    return parts
-
-
-def _check_held_out(
-    parts: dict[str, list[Item]], origin: str, fraction: float, classes: Sequence[str]
-) -> None:
-    cure = "give another --val-fraction or --seed, or --val-fraction 0 for no val split"
-    for name in (origin, "val"):
-        if not parts[name]:
-            raise UserError(f"--val-fraction: {fraction} leaves no image for {name}; {cure}")
-    kept = {label for item in parts[origin] for label in item.labels}
-    lost = sorted({label for item in parts["val"] for label in item.labels} - kept)
-    if lost and origin == "train":
-        raise UserError(
-            f"--val-fraction: {fraction} leaves class {classes[lost[0]]!r} without images in train; {cure}"
-        )
-
-
-def _hash_fraction(sample_id: str, seed: int) -> float:
-    digest = hashlib.sha256(f"{seed}/{sample_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+    return splits, num_unlabelled
 
 
 def _shuffled(items: Sequence[Item], split: str, seed: int) -> list[Item]:
@@ -267,7 +276,7 @@ def _write_one(source: Source, task: ShardTask) -> WrittenShard:
 
 def _read(source: Source, item: Item) -> Sample:
     """The sample that the item promised: splits and counts were made of the promise."""
-    sample = source.read(item)
+    sample = in_box_frame(source.read(item))
     for what, given, listed in (("id", sample.id, item.id), ("labels", sample.labels, item.labels)):
         if given != listed:
             raise UserError(
@@ -320,7 +329,9 @@ def _contents(plan: Plan, written: list[WrittenShard], samples: index_file.Sampl
     rows = [row for done in written for row in done.rows]
     columns = ["image", "labels"]
     columns += ["boxes_xyxy"] if any(row.num_boxes for row in rows) else []
-    columns += ["mask"] if any(row.has_mask for row in rows) else []
+    columns += ["box_labels"] if any(done.box_labels for done in written) else []
+    has_mask = any(row.has_mask for row in rows)
+    columns += ["semantic_mask" if any(done.semantic for done in written) else "mask"] if has_mask else []
     return IndexFile(
         schema=index_file.SCHEMA,
         name=plan.name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,8 +29,14 @@ class Sample:
     the data set has no boxes for this image. Only the metrics convert."""
     box_frame_wh: tuple[int, int] | None = None
     """Width and height of the original image, in which the boxes are given; may differ from the file's."""
+    box_labels: tuple[int, ...] | None = None
+    """The class of each box, in multi-label sets; None where every box is of the only label."""
     mask: np.ndarray | None = None
-    """(H, W) uint8: 0 background, 1 object, 255 ignore; H, W may differ from the file's."""
+    """(H, W) uint8; H, W may differ from the file's. 0 background, 255 ignore; the object is 1, or, if `semantic`,
+    each object is its class + 1, whether the class is among `labels` or not."""
+    semantic: bool = False
+    """Which of the two the mask is: one object whose class is the label (scored by PxAP), or the class of every
+    pixel (scored by mIoU). Multi-label sets with masks have the latter, of at most 254 classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +46,8 @@ class Item:
     id: str
     split: str
     labels: tuple[int, ...]
+    """Class numbers, ascending; none for an image of a multi-label set in which no class is: packing leaves such
+    out and says how many."""
     where: str | int
     """What the source needs to read it: a path below the root, or a number."""
 
@@ -53,6 +61,9 @@ class Source(Protocol):
 
     classes: tuple[str, ...]
     """Class names; a label is an index into it."""
+    known_counts: Mapping[str, int]
+    """Images by split, and the number of `classes`, as its authors published them, in what the options ask for; empty
+    where nobody knows."""
 
     def items(self) -> Iterator[Item]:
         """Every sample of every split, in a fixed order, without reading images.

@@ -7,20 +7,24 @@ same samples always give the same bytes.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
 import os
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
 
-from wsol_dist.data.check import IMAGE_EXTENSIONS, check_sample
+from wsol_dist.data.check import IMAGE_EXTENSIONS, check_sample, reaches_out
+from wsol_dist.data.decode import image_problem
+from wsol_dist.data.orientation import TURNED, UPRIGHT, orientation, without_orientation
 from wsol_dist.data.sample import Sample
 from wsol_dist.errors import UserError
 
@@ -56,6 +60,14 @@ class WrittenShard:
     rows: tuple[Row, ...]
     bytes: int
     sha256: str
+    broken: dict[str, str]
+    """Images that do not decode: id and why. They are stored all the same, evaluation counts them as misses."""
+    reaching_out: tuple[str, ...]
+    """Ids of samples with a box more than a pixel beyond the image."""
+    semantic: bool
+    """Whether a mask says the class of every pixel."""
+    box_labels: bool
+    """Whether boxes say their class."""
 
 
 class StoredSample(NamedTuple):
@@ -65,7 +77,8 @@ class StoredSample(NamedTuple):
     """The original file's bytes."""
     extension: str
     record: dict[str, Any]
-    """`id`, `labels`, `boxes_xyxy` (or None), `box_frame_wh` (or None)."""
+    """`id`, `labels`, `boxes_xyxy` (or None), `box_frame_wh` (or None); in multi-label sets `box_labels`, and
+    `semantic` for a mask that says the class of every pixel."""
     mask_png: bytes | None
 
 
@@ -83,21 +96,53 @@ def write_shard(path: Path, samples: Iterable[tuple[int, Sample]], *, split: str
     """
     part = path.with_name(path.name + ".tmp")
     rows, ids, sha256, position = [], set(), hashlib.sha256(), 0
-    with part.open("wb") as file:
+    broken, reaching_out = {}, []
+    semantic = box_labels = False
+    with _whole_or_absent(part, path) as file:
         for ordinal, sample in samples:
             blob = encode_sample(ordinal, sample)
             if sample.id in ids:
                 raise UserError(f"two samples are named {sample.id!r}; ids must differ")
             ids.add(sample.id)
-            rows.append(_row(sample, split, shard, position, len(blob)))
+            row = _row(sample, split, shard, position, len(blob))
+            rows.append(row)
+            if problem := image_problem(sample.image, (row.width, row.height)):
+                broken[sample.id] = problem
+            if reaches_out(sample):
+                reaching_out.append(sample.id)
+            semantic |= sample.semantic
+            box_labels |= sample.box_labels is not None
             sha256.update(blob)
             position += file.write(blob)
         sha256.update(END_OF_TAR)
         position += file.write(END_OF_TAR)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
-    return WrittenShard(rows=tuple(rows), bytes=position, sha256=sha256.hexdigest())
+    return WrittenShard(
+        rows=tuple(rows),
+        bytes=position,
+        sha256=sha256.hexdigest(),
+        broken=broken,
+        reaching_out=tuple(reaching_out),
+        semantic=semantic,
+        box_labels=box_labels,
+    )
+
+
+@contextmanager
+def _whole_or_absent(part: Path, path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which gets its name when all of it is on the disk and is gone after any error."""
+    try:
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        if (
+            isinstance(error, OSError) and error.errno and error.filename is None
+        ):  # as a failed write says nothing
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 def encode_sample(ordinal: int, sample: Sample) -> bytes:
@@ -107,13 +152,15 @@ def encode_sample(ordinal: int, sample: Sample) -> bytes:
         UserError: as `check_sample`.
     """
     check_sample(sample)
-    blob = bytearray()
-    for name, data in _members(ordinal, sample):
-        # TarInfo's own defaults are owner 0, no names, mode 0644, time 0: nothing of this machine gets in.
-        info = tarfile.TarInfo(name)
-        info.size = len(data)
-        blob += info.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict") + data + bytes(-len(data) % BLOCK)
-    return bytes(blob)
+    return b"".join(tar_member(name, data) for name, data in _members(ordinal, sample))
+
+
+def tar_member(name: str, data: bytes) -> bytes:
+    """A file as it lies in a tar: header, bytes, padding."""
+    # TarInfo's own defaults are owner 0, no names, mode 0644, time 0: nothing of this machine gets in.
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    return info.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict") + data + bytes(-len(data) % BLOCK)
 
 
 def read_sample(blob: bytes) -> StoredSample:
@@ -149,6 +196,7 @@ def to_sample(stored: StoredSample) -> Sample:
         ValueError: the mask does not decode; the boxes are not rows of four numbers.
     """
     boxes, frame = stored.record.get("boxes_xyxy"), stored.record.get("box_frame_wh")
+    box_labels = stored.record.get("box_labels")
     return Sample(
         id=stored.record["id"],
         image=stored.image,
@@ -156,12 +204,14 @@ def to_sample(stored: StoredSample) -> Sample:
         labels=tuple(stored.record["labels"]),
         boxes_xyxy=None if boxes is None else np.asarray(boxes, dtype=np.float64).reshape(-1, 4),
         box_frame_wh=None if frame is None else (int(frame[0]), int(frame[1])),
+        box_labels=None if box_labels is None else tuple(box_labels),
         mask=None if stored.mask_png is None else decode_mask(stored.mask_png),
+        semantic=stored.record.get("semantic", False),
     )
 
 
 def decode_mask(png: bytes) -> np.ndarray:
-    """(H, W) uint8: 0 background, 1 object, 255 ignore.
+    """(H, W) uint8 as in `Sample.mask`.
 
     Raises:
         ValueError: empty, damaged or in another format.
@@ -176,19 +226,39 @@ def decode_mask(png: bytes) -> np.ndarray:
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """Width and height from the image's header, (0, 0) where it is unreadable."""
+    """Width and height of the upright picture from the image's header, (0, 0) where it is unreadable."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return image.size
+            width, height = image.size
+            return (height, width) if orientation(data) in TURNED else (width, height)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return (0, 0)
 
 
+def in_box_frame(sample: Sample) -> Sample:
+    """The sample, shown as its boxes have it: upright, or as stored where the boxes' frame is the stored one.
+
+    Raises:
+        UserError: the latter, in a format whose orientation cannot be reset.
+    """
+    if sample.box_frame_wh is None or orientation(sample.image) not in TURNED:
+        return sample
+    if sample.box_frame_wh != image_size(sample.image)[::-1]:
+        return sample
+    image = without_orientation(sample.image)
+    if orientation(image) != UPRIGHT:
+        raise UserError(
+            f"{sample.id}: boxes are given for {sample.box_frame_wh[0]} x {sample.box_frame_wh[1]} pixels, but its "
+            "EXIF orientation swaps the sides; store the image upright, or give the boxes as a viewer shows it"
+        )
+    return dataclasses.replace(sample, image=image)
+
+
 def _members(ordinal: int, sample: Sample) -> list[tuple[str, bytes]]:
     key = f"{ordinal:09d}"
-    record = {
+    record: dict[str, Any] = {
         "id": sample.id,
         "labels": list(sample.labels),
         "boxes_xyxy": None
@@ -196,6 +266,10 @@ def _members(ordinal: int, sample: Sample) -> list[tuple[str, bytes]]:
         else np.asarray(sample.boxes_xyxy, np.float64).tolist(),
         "box_frame_wh": None if sample.box_frame_wh is None else list(sample.box_frame_wh),
     }
+    if sample.box_labels is not None:
+        record["box_labels"] = list(sample.box_labels)
+    if sample.semantic:
+        record["semantic"] = True
     text = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
     members = [(f"{key}.{sample.extension}", sample.image), (f"{key}.json", text.encode())]
     if sample.mask is not None:

@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from wsol_dist.data.check import frame_problem
 from wsol_dist.data.decode import DecodeError, decode_rgb
 from wsol_dist.data.index import Index, Shard, tar_problem
 from wsol_dist.data.parallel import in_order, num_cores
+from wsol_dist.data.sample import IGNORE
 from wsol_dist.data.shard import END_OF_TAR, StoredSample, image_size, read_sample, to_sample
 from wsol_dist.errors import UserError
 
@@ -138,13 +142,16 @@ def _check_sample(checker: Checker, row: dict[str, Any], blob: bytes) -> Iterato
     )
     if any(not 0 <= label < checker.num_classes for label in row["labels"]):
         yield f"labels {row['labels']} outside 0 to {checker.num_classes - 1}"
-    if boxes and stored.record.get("box_frame_wh") is None:
+    frame = stored.record.get("box_frame_wh")
+    if boxes and frame is None:
         yield "boxes without a frame"
+    elif boxes and (problem := frame_problem(np.asarray(boxes, np.float64).reshape(-1, 4), frame)):
+        yield problem
     if checker.deep:
-        yield from _check_decoding(stored, (width, height))
+        yield from _check_decoding(stored, (width, height), checker.num_classes)
 
 
-def _check_decoding(stored: StoredSample, size_wh: tuple[int, int]) -> Iterator[str]:
+def _check_decoding(stored: StoredSample, size_wh: tuple[int, int], num_classes: int) -> Iterator[str]:
     """By the functions that training and evaluation decode with, so that both always agree."""
     try:
         rgb_HWC = decode_rgb(stored.image)
@@ -154,9 +161,16 @@ def _check_decoding(stored: StoredSample, size_wh: tuple[int, int]) -> Iterator[
         if rgb_HWC.shape[1::-1] != size_wh:
             yield f"the image decodes to {rgb_HWC.shape[1::-1]}, its header says {size_wh}"
     try:
-        to_sample(stored)
+        sample = to_sample(stored)
     except (ValueError, TypeError) as error:
         yield str(error)
+        return
+    if sample.mask is None:
+        return
+    largest = int(sample.mask[sample.mask != IGNORE].max(initial=0))
+    most = num_classes if sample.semantic else 1
+    if largest > most:
+        yield f"the mask has the value {largest}, 0 to {most} and {IGNORE} allowed"
 
 
 def find_sample(index: Index, sample_id: str) -> tuple[dict[str, Any], StoredSample]:

@@ -1,6 +1,8 @@
-"""Caltech-101 with its boxes and outlines: 101_ObjectCategories, Annotations, train.txt and test.txt.
+"""Caltech-101 with its boxes and outlines: folders, caltech-101.zip, or the archives in it.
 
-The annotation files count from 1; boxes here are [x0, y0, x1, y1] in pixels from 0, the last pixel included.
+There is no official split: train.txt and test.txt say which images are which, or the usual protocol does (30 images a
+class for training, up to 50 others for testing, chosen by a hash of name and seed). The annotation files count from 1;
+boxes here are [x0, y0, x1, y1] in pixels from 0, the last pixel included.
 """
 
 from __future__ import annotations
@@ -12,12 +14,28 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from wsol_dist.data.files import extension_of, inside, need_folder, read_image_bytes, read_lines
+from wsol_dist.data.archive import Place, first_place, open_place
+from wsol_dist.data.files import (
+    extension_of,
+    folders_in,
+    images_of_class,
+    inside,
+    need_folder,
+    read_lines,
+    read_published_image,
+)
+from wsol_dist.data.holdout import hash_fraction
+from wsol_dist.data.mat_file import read_mat
 from wsol_dist.data.sample import Item, Sample
 from wsol_dist.data.shard import image_size
 from wsol_dist.errors import UserError
 
 IMAGES, ANNOTATIONS = "101_ObjectCategories", "Annotations"
+ARCHIVE = "caltech-101.zip"
+BACKGROUND = "BACKGROUND_Google"
+"""A folder of images of anything, which is no class."""
+NUM_CLASSES = 101
+SPLITS = ("train", "test")
 ANNOTATION_FOLDERS = {
     "airplanes": "Airplanes_Side_2",
     "Faces": "Faces_2",
@@ -32,36 +50,48 @@ class Options:
     """Where the data set is."""
 
     root: Path
-    """Folder that holds 101_ObjectCategories, Annotations, and train.txt, test.txt (CLASS/image_0001.jpg)."""
+    """caltech-101.zip, or the folder that holds it, or 101_ObjectCategories and Annotations, or their .tar.gz and .tar.
+    Lists train.txt, test.txt (rows CLASS/image_0001.jpg) in that folder are the splits."""
+    train_per_class: int = 30
+    """Training images of each class, where there are no lists."""
+    test_per_class: int = 50
+    """At most this many test images of each class, where there are no lists."""
+    split_seed: int = 0
+    """Seed of the choice, where there are no lists."""
 
 
 class Source:
-    """Caltech-101; the classes are those of the lists, sorted. There is no official val split."""
+    """Caltech-101; the classes are those of the lists, or of the folders, sorted."""
 
     def __init__(self, options: Options) -> None:
-        self.root = need_folder(
-            options.root, f"the folder that holds {IMAGES}, {ANNOTATIONS}, train.txt, test.txt"
-        )
-        for name in (IMAGES, ANNOTATIONS):
-            need_folder(self.root / name, f"{IMAGES} and {ANNOTATIONS} below the root")
-        self.lists = {split: self._list(split) for split in ("train", "test")}
+        for name in ("train_per_class", "test_per_class", "split_seed"):
+            if getattr(options, name) < (0 if name == "split_seed" else 1):
+                raise UserError(f"--{name.replace('_', '-')}: {getattr(options, name)} given; more is needed")
+        self.root = options.root
+        places = _open_both(options.root)
+        self.images, self.annotations = places[IMAGES], places[ANNOTATIONS]
+        has_lists = self.root.is_dir() and (self.root / "train.txt").is_file()
+        self.lists = {split: self._list(split) for split in SPLITS} if has_lists else self._choose(options)
         self.classes = tuple(
             sorted({line.partition("/")[0] for line in self.lists["train"] + self.lists["test"]})
         )
         without = set(self.classes) - {line.partition("/")[0] for line in self.lists["train"]}
         if without:
             raise UserError(f"{self.root / 'train.txt'}: a class without images: {sorted(without)[0]!r}")
+        self.known_counts: dict[str, int] = {}
+        if not has_lists:
+            self.known_counts = {"train": NUM_CLASSES * options.train_per_class, "classes": NUM_CLASSES}
 
     def items(self) -> Iterator[Item]:
         """In the order of the lists; an id is the line of the list."""
         for split, lines in self.lists.items():
             for line in lines:
                 label = self.classes.index(line.partition("/")[0])
-                yield Item(id=line, split=split, labels=(label,), where=f"{IMAGES}/{line}")
+                yield Item(id=line, split=split, labels=(label,), where=line)
 
     def read(self, item: Item) -> Sample:
         """The image with its box and its filled outline."""
-        image = read_image_bytes(inside(self.root, str(item.where)))
+        image = read_published_image(inside(self.images, item.id))
         frame = image_size(image)
         path = self._annotation(item.id)
         boxes = mask = None
@@ -82,32 +112,58 @@ class Source:
         path = self.root / f"{split}.txt"
         lines = read_lines(path)
         for line in lines:
-            inside(self.root, line)
+            inside(self.images, line)
             if line.count("/") != 1:
                 raise UserError(f"{path}: {line!r} given, CLASS/image_0001.jpg expected")
         return lines
 
-    def _annotation(self, line: str) -> Path:
+    def _choose(self, options: Options) -> dict[str, list[str]]:
+        """The first images of each class by hash train, the next ones test."""
+        lists: dict[str, list[str]] = {split: [] for split in SPLITS}
+        for name in folders_in(self.images):
+            if name == BACKGROUND:
+                continue
+            lines = [f"{name}/{file}" for file in images_of_class(self.images / name)]
+            lines.sort(key=lambda line: hash_fraction(line, options.split_seed))
+            edge = options.train_per_class
+            lists["train"] += sorted(lines[:edge])
+            lists["test"] += sorted(lines[edge : edge + options.test_per_class])
+        return lists
+
+    def _annotation(self, line: str) -> Place:
         name, _, file = line.partition("/")
         file = Path(file).stem.replace("image_", "annotation_") + ".mat"
-        return self.root / ANNOTATIONS / ANNOTATION_FOLDERS.get(name, name) / file
+        return self.annotations / ANNOTATION_FOLDERS.get(name, name) / file
 
 
-def read_annotation(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _open_both(root: Path) -> dict[str, Place]:
+    """The folders of images and annotations, in the root or in its archives, or in the one archive of both."""
+    need = f"the folder that holds {IMAGES} and {ANNOTATIONS}, or {ARCHIVE}"
+    base = open_place(root) if root.is_file() else need_folder(root, need)
+    both = first_place(base, ARCHIVE) or base
+    both = both / "caltech-101" if (both / "caltech-101").is_dir() else both
+    found = {}
+    for name in (IMAGES, ANNOTATIONS):
+        place = first_place(both, name, f"{name}.tar.gz", f"{name}.tar")
+        if place is None:
+            raise UserError(f"{root}: no {name} in it; expected {need}")
+        found[name] = place / name if (place / name).is_dir() else place
+    return found
+
+
+def read_annotation(path: Place) -> tuple[np.ndarray, np.ndarray]:
     """The box (1, 4) and the outline (n, 2) as x, y, both float64 in pixels from 0.
 
     Raises:
         UserError: not a MATLAB file with `box_coord` and `obj_contour`.
     """
-    import scipy.io
-
+    raw = read_mat(path, "box_coord", "obj_contour")
     try:
-        raw = scipy.io.loadmat(path, variable_names=["box_coord", "obj_contour"])
         # box_coord is unsigned and y0 y1 x0 x1 from 1; the outline is relative to the box's corner, x then y.
         y0, y1, x0, x1 = np.asarray(raw["box_coord"], dtype=np.float64).reshape(4) - 1
         contour = np.asarray(raw["obj_contour"], dtype=np.float64)
         contour_xy = contour.reshape(2, contour.shape[-1]).T + np.array([x0, y0])
-    except Exception as error:  # loadmat raises many kinds on damaged files
+    except (ValueError, TypeError) as error:
         raise UserError(f"{path}: box_coord (4 numbers) and obj_contour (2 x n) expected: {error}") from error
     return np.array([[x0, y0, x1, y1]]), contour_xy
 

@@ -61,6 +61,7 @@ class Source:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.classes = CLASSES
+        self.known_counts: dict[str, int] = {}
         for name in ("num_train", "num_val", "num_test"):
             count = getattr(options, name)
             if count < 0 or count % len(CLASSES):

@@ -58,6 +58,7 @@ class Source:
         )
         if len(self.classes) < 2:
             raise UserError(f"{self.root}: {len(self.classes)} class folders found, at least 2 are needed")
+        self.known_counts: dict[str, int] = {}
         self.boxes = None if options.boxes is None else read_boxes(options.boxes, self.root)
 
     def items(self) -> Iterator[Item]:
