@@ -28,7 +28,7 @@ def real_data(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="session")
 def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A collage of 96 training, 24 validation and 40 test images of 32 px in many small shards."""
-    folder = tmp_path_factory.mktemp("shards") / "collage"
+    folder = tmp_path_factory.mktemp("some shards") / "collage"  # paths have blanks
     sizes = ["--num-train", "96", "--num-val", "24", "--num-test", "40", "--image-px", "32"]
     assert main(["shards", "pack", "collage", "--out", str(folder), "--samples-per-shard", "8", *sizes]) == 0
     return folder

@@ -9,7 +9,7 @@ import pkgutil
 import sys
 from pathlib import Path
 
-from wsol_dist.errors import RankError, UserError, did_you_mean
+from wsol_dist.errors import RankError, as_user_error, did_you_mean
 
 COMMANDS = Path(__file__).parent / "commands"
 
@@ -31,15 +31,18 @@ def run(module: str, argv: list[str]) -> int:
     """Call a command module's `main(argv)`; a user's mistake becomes lines on stderr and code 2."""
     try:
         return importlib.import_module(module).main(argv)
-    except UserError as error:
-        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
-        return 2
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except RankError as error:  # it holds the rank's traceback; that of the waiting parent says nothing
         print(error, file=sys.stderr)
         return 1
+    except Exception as error:
+        mistake = as_user_error(error)
+        if mistake is None:
+            raise
+        print("\n".join(f"error: {line}" for line in str(mistake).splitlines()), file=sys.stderr)
+        return 2
 
 
 def _help(names: dict[str, str]) -> str:

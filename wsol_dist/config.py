@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +20,7 @@ import yaml
 from wsol_dist.data.config import DataConfig
 from wsol_dist.engine.config import TrainConfig
 from wsol_dist.errors import UserError, did_you_mean
-from wsol_dist.metrics.config import EvaluateConfig
+from wsol_dist.metrics.config import EvaluateConfig, ValConfig
 from wsol_dist.registry import method_class
 from wsol_dist.report.config import TrackConfig
 
@@ -42,8 +43,14 @@ class Config:
     """Shards and sampling."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Optimisation and checkpoints."""
+    before: Annotated[tuple[Any, ...], tyro.conf.Suppress] = ()
+    """Runs that come first, in RUN/before/NAME, and hand their weights to this one: recipes by name, or mappings.
+    They take seed, shards and tracking from this recipe; `--before.0.train.epochs 3` sets a knob of the first,
+    `--no-before` drops them."""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     """Scoring."""
+    val: ValConfig = field(default_factory=ValConfig)
+    """Choosing the threshold and the best checkpoint."""
     track: TrackConfig = field(default_factory=TrackConfig)
     """Console, JSONL and W&B."""
 
@@ -119,6 +126,7 @@ def split_arguments(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[a
 
 def override(config: Config, arguments: list[str], *, prog: str) -> Config:
     """The configuration with command-line arguments applied; `--help` shows the chosen method's own knobs."""
+    arguments, config = _override_before(config, arguments, prog=prog)
     if not arguments:
         return config
     narrowed = dataclasses.make_dataclass(
@@ -138,6 +146,52 @@ def override(config: Config, arguments: list[str], *, prog: str) -> Config:
     return Config(**{f.name: getattr(chosen, f.name) for f in dataclasses.fields(Config)})
 
 
+def _override_before(config: Config, arguments: list[str], *, prog: str) -> tuple[list[str], Config]:
+    """Apply `--before.N.KNOB VALUE` to the N-th run that comes first, and `--no-before`, which drops them all.
+
+    Gives back the other arguments.
+    """
+    if "--no-before" in arguments:
+        arguments = [word for word in arguments if word != "--no-before"]
+        config = dataclasses.replace(config, before=())
+    own: list[str] = []
+    of_run: dict[int, list[str]] = {}
+    current = own
+    for word in arguments:
+        if word.startswith("--"):
+            match = re.match(r"--before\.(\d+)\.(.+)", word)
+            current = own if match is None else of_run.setdefault(int(match[1]), [])
+            word = word if match is None else f"--{match[2]}"
+        current.append(word)
+    if of_run and max(of_run) >= len(config.before):
+        raise UserError(
+            f"--before.{max(of_run)}: this recipe has {len(config.before)} runs before it, counted from 0"
+        )
+    runs = [
+        override(run, of_run.get(number, []), prog=f"{prog} --before.{number}")
+        for number, run in enumerate(config.before)
+    ]
+    return own, dataclasses.replace(config, before=tuple(runs))
+
+
+def _before(raw: Any, *, origin: str) -> tuple[Config, ...]:
+    """The runs that come first, each a recipe's name or a mapping, which may have a `base`."""
+    if not isinstance(raw, list | tuple):
+        raise UserError(f"{origin}: before: given {raw!r}; write a list of recipes")
+    runs = []
+    for number, one in enumerate(raw):
+        where = f"{origin}: before.{number}"
+        if not isinstance(one, str | dict):
+            raise UserError(f"{where}: given {one!r}; write a recipe's name or a mapping")
+        tree = _with_base(recipe_path(one)) if isinstance(one, str) else _on_base(dict(one), where=where)
+        runs.append(from_dict(tree, origin=where))
+        if runs[-1].before:
+            raise UserError(f"{where}: {runs[-1].name!r} has runs before it itself; one level is allowed")
+    if len({run.name for run in runs}) < len(runs):
+        raise UserError(f"{origin}: before: two runs of one name; give each its own `name`")
+    return tuple(runs)
+
+
 def from_dict(raw: dict[str, Any], *, origin: str) -> Config:
     """A configuration from a recipe's plain dictionary.
 
@@ -148,6 +202,7 @@ def from_dict(raw: dict[str, Any], *, origin: str) -> Config:
         UserError: every mistake at once, a line each.
     """
     raw = dict(raw)
+    before = _before(raw.pop("before", ()), origin=origin)
     method_raw = raw.pop("method", None)
     if not isinstance(method_raw, dict) or "name" not in method_raw:
         raise UserError(f"{origin}: method.name is missing; write  method: {{name: ts_cam, ...}}")
@@ -155,17 +210,21 @@ def from_dict(raw: dict[str, Any], *, origin: str) -> Config:
     method_config = method_class(method_name).Config
     knobs = {key: value for key, value in method_raw.items() if key != "name"}
     problems: list[str] = []
-    method = _validated(method_config, knobs, prefix="method.", problems=problems)
-    whole = _validated(Config, raw, prefix="", problems=problems)
+    places = _places(Config, "") | {"name": ["name", "method.name"]}
+    for key, paths in _places(method_config, "method.").items():
+        places.setdefault(key, []).extend(paths)
+    method = _validated(method_config, knobs, prefix="method.", problems=problems, places=places)
+    whole = _validated(Config, raw, prefix="", problems=problems, places=places)
     if problems:
         raise UserError("\n".join(f"{origin}: {problem}" for problem in problems))
-    return dataclasses.replace(whole, method=method, method_name=method_name)
+    return dataclasses.replace(whole, method=method, method_name=method_name, before=before)
 
 
 def to_dict(config: Config) -> dict[str, Any]:
     """Plain dictionary of a configuration: what `from_dict` reads, and what goes into run folder and checkpoint."""
     plain = dataclasses.asdict(config)
     plain["method"] = {"name": plain.pop("method_name"), **plain["method"]}
+    plain["before"] = [to_dict(run) for run in config.before]
     return _tuples_to_lists(plain)
 
 
@@ -180,19 +239,25 @@ def _tuples_to_lists(value: Any) -> Any:
     return [_tuples_to_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _validated(cls: type, raw: dict[str, Any], *, prefix: str, problems: list[str]) -> Any:
+def _validated(
+    cls: type, raw: dict[str, Any], *, prefix: str, problems: list[str], places: dict[str, list[str]]
+) -> Any:
     try:
         return pydantic.TypeAdapter(cls).validate_python(raw, extra="forbid")
     except pydantic.ValidationError as error:
-        problems += [_problem(cls, one, prefix) for one in error.errors()]
+        problems += [_problem(cls, one, prefix, places) for one in error.errors()]
         return None
 
 
-def _problem(cls: type, error: Any, prefix: str) -> str:
+def _problem(cls: type, error: Any, prefix: str, places: dict[str, list[str]]) -> str:
     path = ".".join(str(part) for part in error["loc"])
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        key = str(error["loc"][-1])
+        elsewhere = places.get(key, [])
+        if elsewhere:
+            return f"{prefix}{path}: unknown key here; it belongs at {' or '.join(elsewhere)}"
         allowed = _field_names(cls, error["loc"][:-1])
-        return f"{prefix}{path}: unknown key; {did_you_mean(str(error['loc'][-1]), allowed)}"
+        return f"{prefix}{path}: unknown key; {did_you_mean(key, allowed)}"
     message = error["msg"].removeprefix("Value error, ")
     given = (
         ""
@@ -200,6 +265,20 @@ def _problem(cls: type, error: Any, prefix: str) -> str:
         else f": given {error['input']!r} ({type(error['input']).__name__})"
     )
     return f"{prefix}{path}{given}: {message}" if path else f"{prefix.rstrip('.')}{given}: {message}"
+
+
+def _places(cls: Any, prefix: str) -> dict[str, list[str]]:
+    """Where in the tree below a dataclass each key belongs, as dotted paths: for keys at a wrong level."""
+    import typing
+
+    found: dict[str, list[str]] = {}
+    hints = typing.get_type_hints(cls)
+    for name in _field_names(cls, ()):
+        found.setdefault(name, []).append(f"{prefix}{name}")
+        if dataclasses.is_dataclass(hints[name]):
+            for key, paths in _places(hints[name], f"{prefix}{name}.").items():
+                found.setdefault(key, []).extend(paths)
+    return found
 
 
 def _field_names(cls: Any, path: tuple[Any, ...]) -> list[str]:
@@ -212,14 +291,17 @@ def _field_names(cls: Any, path: tuple[Any, ...]) -> list[str]:
 
 
 def _with_base(path: Path) -> dict[str, Any]:
-    raw = read_yaml(path)
+    return _on_base(read_yaml(path), where=path.name, folder=path.parent)
+
+
+def _on_base(raw: dict[str, Any], *, where: str, folder: Path | None = None) -> dict[str, Any]:
     base = raw.pop("base", None)
     if base is None:
         return raw
-    beside = path.parent / str(base)
-    below = read_yaml(beside if beside.is_file() else recipe_path(str(base)))
+    beside = None if folder is None else folder / str(base)
+    below = read_yaml(beside if beside is not None and beside.is_file() else recipe_path(str(base)))
     if "base" in below:
-        raise UserError(f"{path.name}: its base {base!r} has a base of its own; one level is allowed")
+        raise UserError(f"{where}: its base {base!r} has a base of its own; one level is allowed")
     return _merged(below, raw)
 
 

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from wsol_dist.config import Config
+from wsol_dist.data.index import Index
 from wsol_dist.engine import checkpoint
 from wsol_dist.errors import UserError
 from wsol_dist.methods.base import Method
@@ -54,11 +55,51 @@ def weights_file(path: Path) -> Path:
     if path.is_file():
         return path
     if (path / checkpoint.WEIGHTS).is_file():
-        return path / checkpoint.WEIGHTS
+        return checkpoint.evaluated_weights(path)
     found = checkpoint.complete_checkpoints(path) if path.is_dir() else []
     if not found:
         raise UserError(f"{path}: neither a weight file nor a run folder with a checkpoint in it")
-    return found[-1] / checkpoint.WEIGHTS
+    return checkpoint.evaluated_weights(found[-1])
+
+
+def check_classes(path: Path, index: Index, *, cure: str) -> None:
+    """Refuse a checkpoint of ours that was trained on other classes than the shards have.
+
+    Args:
+        cure: what to do about it.
+
+    Raises:
+        UserError: another number of classes, or the first class of another name.
+    """
+    names = trained_classes(path)
+    if names is not None and len(names) != len(index.classes):
+        raise UserError(
+            f"{path} is for {len(names)} classes, the shards in {index.folder} have {len(index.classes)}; {cure}"
+        )
+    for label, (there, here) in enumerate(zip(names or index.classes, index.classes, strict=True)):
+        # A class that is only called by its number has no name to compare.
+        if there != here and str(label) not in (there, here):
+            raise UserError(
+                f"{path}: class {label} is {there!r} there and {here!r} in the shards in {index.folder}; {cure}"
+            )
+
+
+def trained_classes(path: Path) -> list[str] | None:
+    """The names of the classes that a checkpoint of ours was trained on; None for a foreign file.
+
+    Raises:
+        UserError: it says so in a way that this version does not read.
+    """
+    metadata = checkpoint.weights_metadata(path)
+    if "method" not in metadata:  # in a foreign file the other keys mean something else
+        return None
+    try:
+        names = json.loads(metadata["classes"])
+    except (KeyError, ValueError):
+        names = None
+    if not isinstance(names, list):
+        raise UserError(f"{path}: damaged: its metadata has no list of classes; give another checkpoint")
+    return [str(name) for name in names]
 
 
 def check_belongs(path: Path, method_name: str) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from wsol_dist.config import Config, parse_with_recipe
 from wsol_dist.trainer.preflight import check, prepare_folder
+from wsol_dist.trainer.stages import stages
 
 
 def main(argv: list[str]) -> int:
@@ -24,13 +26,28 @@ def main(argv: list[str]) -> int:
 def train(config: Config, folder: Path) -> None:
     """Run or continue a training in its folder, on the ranks that the environment describes."""
     from wsol_dist import ranks
+    from wsol_dist.engine.checkpoint import sweep
+    from wsol_dist.trainer.lock import RunLock
 
+    lock = RunLock()
     own = ranks.from_environment()
     try:
-        index = check(config, world=own.world)
-        own.main_first(lambda: prepare_folder(config, folder))
+        runs = stages(config, folder)
+        indices = [check(run, world=own.world) for run, _ in runs]
+        own.main_first(lambda: prepare_folder(config, folder, lock=lock))
+        from wsol_dist.evaluator.during_training import Validation
+        from wsol_dist.trainer.memory import check_memory
         from wsol_dist.trainer.trainer import Trainer
 
-        Trainer(config, folder, index, own).run()
+        for (run, place), index in zip(runs, indices, strict=True):
+            if place != folder:
+                own.main_first(partial(prepare_folder, run, place))
+            if own.is_main:
+                sweep(place)
+            validation = Validation(run, place, own) if run.val.every_epochs else None
+            trainer = Trainer(run, place, index, own, validation=validation)
+            check_memory(run, image_px=trainer.method.image_px, world=own.world)
+            trainer.run()
     finally:
+        lock.release()
         ranks.stop_group()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,19 +10,27 @@ from typing import Any
 from wsol_dist.atomic import write_atomically
 from wsol_dist.config import Config, dump, read_yaml, to_dict
 from wsol_dist.data.index import Index
+from wsol_dist.data.pairs import FOUR
+from wsol_dist.data.pairs import check_classes as check_pairs
 from wsol_dist.errors import UserError, did_you_mean
+from wsol_dist.trainer.lock import RunLock
 
 CONFIG_FILE = "config.yaml"
 MAY_CHANGE = (
     "track",
     "evaluate",
+    "val",
     "data.index",
     "data.workers",
     "data.max_bad",
     "train.keep_checkpoints",
     "train.checkpoint_every_epochs",
+    "train.accumulation",
+    "train.zero",
+    "train.compile",
 )
-"""What a run may be continued with another value of: it changes no step. The shards' identity is checked apart."""
+"""What a run may be continued with another value of: it changes no step, or only its rounding and what a micro-batch
+sees (batch norm, dropout). The number of ranks may change too. The shards' identity is checked apart."""
 
 
 def check(config: Config, *, world: int) -> Index:
@@ -44,18 +53,32 @@ def check(config: Config, *, world: int) -> Index:
             f"data.train_split: no split {data.train_split!r} in {data.index}; "
             f"{did_you_mean(data.train_split, list(index.splits))}"
         )
-    share = world * config.train.accumulation
+    if config.val.every_epochs and config.val.split not in index.splits:
+        raise UserError(
+            f"val.split: no split {config.val.split!r} in {data.index} to score in training (val.every_epochs); "
+            f"{did_you_mean(config.val.split, list(index.splits))}; hold one out of train when packing "
+            "(shards/pack.py ... --val-fraction 0.1), or set --val.every-epochs 0"
+        )
+    problem = config.method.recipe_problem(order=data.order, num_before=len(config.before))
+    if problem is not None:
+        raise UserError(problem)
+    unit = 1
+    if data.order == "class_pairs":
+        unit = FOUR
+        check_pairs(index.rows(data.train_split).label, index.classes, split=data.train_split)
+    share = world * config.train.accumulation * unit
     if batch % share:
+        fours = " x fours of data.order class_pairs" if unit == FOUR else ""
         raise UserError(
             f"train.global_batch: {batch} is no multiple of {share} ({world} ranks x accumulation "
-            f"{config.train.accumulation}); try --train.global-batch {max(share, batch // share * share)}"
+            f"{config.train.accumulation}{fours}); try --train.global-batch {max(share, batch // share * share)}"
         )
     num_samples = index.splits[data.train_split].num_samples
     if num_samples < batch:
         raise UserError(
             f"train.global_batch: {batch} images a step, but split {data.train_split!r} has only {num_samples}"
         )
-    _check_files(config)
+    _check_files(config, index)
     return index
 
 
@@ -65,7 +88,7 @@ def check_network(config: Config, index: Index) -> None:
     Raises:
         UserError: an architecture, a size or an optimizer that does not exist or does not fit.
     """
-    from wsol_dist.engine.zero import build_optimizer
+    from wsol_dist.engine.optimizer import build_optimizer
     from wsol_dist.model import build_method
 
     method = build_method(config, num_classes=len(index.classes), read_files=False)
@@ -77,11 +100,14 @@ def check_network(config: Config, index: Index) -> None:
         )
 
 
-def prepare_folder(config: Config, folder: Path) -> None:
+def prepare_folder(config: Config, folder: Path, *, lock: RunLock | None = None) -> None:
     """Store the resolved configuration; one process calls it.
 
+    Args:
+        lock: taken before anything is changed, by a process that is going to train.
+
     Raises:
-        UserError: the folder holds a run of another configuration, or is no folder.
+        UserError: the folder holds a run of another configuration, or is no folder; another training has the lock.
     """
     stored = folder / CONFIG_FILE
     if stored.is_file():
@@ -93,6 +119,8 @@ def prepare_folder(config: Config, folder: Path) -> None:
             )
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if lock is not None:
+            lock.take(folder)
         write_atomically(stored, dump(config).encode())
     except OSError as error:
         raise UserError(
@@ -103,8 +131,8 @@ def prepare_folder(config: Config, folder: Path) -> None:
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:
     """Dotted keys whose values differ and must not, as `key: old -> new`."""
     for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key), new.get(key)
-        if f"{prefix}{key}" in MAY_CHANGE:
+        before, after = _numbered(old.get(key)), _numbered(new.get(key))
+        if re.sub(r"^before\.\d+\.", "", f"{prefix}{key}") in MAY_CHANGE:
             continue
         if isinstance(before, dict) and isinstance(after, dict):
             yield from differences(before, after, f"{prefix}{key}.")
@@ -112,17 +140,43 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> I
             yield f"{prefix}{key}: {before} -> {after}"
 
 
-def _check_files(config: Config) -> None:
-    """Refuse weight files that are not there, or that another method wrote."""
+def _numbered(value: Any) -> Any:
+    """A list of mappings (`before`) as a mapping by number, so that its keys are compared one by one."""
+    if isinstance(value, list) and all(isinstance(one, dict) for one in value):
+        return {str(number): one for number, one in enumerate(value)}
+    return value
+
+
+def _check_files(config: Config, index: Index) -> None:
+    """Refuse weight files that are not there, that are needed and not named, or that belong to something else."""
     for name, value in _leaves(to_dict(config)["method"], "method"):
         if name.endswith("checkpoint") and value and not Path(value).is_file():
             raise UserError(f"{name}: there is no file {value}")
-    if not config.train.init:
-        return
-    from wsol_dist.model import check_belongs, weights_file
+    from wsol_dist.model import check_belongs, check_classes, weights_file
 
+    for file in config.method.classifier_files():
+        check_classes(Path(file), index, cure="give weights of the same classes, or other shards as --data.index")
+    if not config.train.init:
+        return _check_stems(to_dict(config)["method"], "method")
     for init in config.train.init:
-        check_belongs(weights_file(Path(init)), config.method_name)
+        path = weights_file(Path(init))
+        check_belongs(path, config.method_name)
+        check_classes(path, index, cure="give weights of the same classes, or other shards as --data.index")
+
+
+def _check_stems(tree: dict[str, Any], where: str) -> None:
+    """Refuse a CNN stem with random weights that cannot become better: frozen, or with its batch norms held."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            _check_stems(value, f"{where}.{key}")
+    if tree.get("stem") in (None, "conv") or tree.get("stem_checkpoint"):
+        return
+    for knob in ("freeze_stem", "stem_bn_eval"):
+        if tree.get(knob):
+            raise UserError(
+                f"{where}.stem_checkpoint: not given, and {knob} keeps the random weights of stem {tree['stem']!r} as "
+                f"they are; add --{where.replace('_', '-')}.stem-checkpoint FILE (weights of timm's {tree['stem']})"
+            )
 
 
 def _leaves(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

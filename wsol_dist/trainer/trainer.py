@@ -5,25 +5,33 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from wsol_dist.config import Config, dump, to_dict
+from wsol_dist.data.broken import BrokenImages, name_some
 from wsol_dist.data.index import Index
 from wsol_dist.data.order import steps_per_epoch
 from wsol_dist.data.stream import TrainingBatch, TrainingOrder, training_batches
 from wsol_dist.data.transforms import normalise
 from wsol_dist.engine import checkpoint
+from wsol_dist.engine.run_state import mark_finished
 from wsol_dist.engine.zero import ZeroEngine
 from wsol_dist.errors import UserError
 from wsol_dist.methods.base import Method
 from wsol_dist.model import build_method, initialise
+from wsol_dist.models.weights import load_checked, read_state
 from wsol_dist.ranks import Ranks
 from wsol_dist.report.track import Track
 from wsol_dist.trainer.meter import Meter
+from wsol_dist.trainer.stages import take_before
+
+Validation = Callable[[AbstractContextManager[Method], int, Track], None]
+"""Called on every rank behind a checkpoint, with the method as that has it (to be entered), the step, and the log."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,6 +41,8 @@ class Steps:
     per_epoch: int
     total: int
     per_checkpoint: int
+    per_validation: int
+    """0: the held-out split is not scored inside training."""
 
     @classmethod
     def of(cls, config: Config, num_samples: int) -> Steps:
@@ -42,29 +52,44 @@ class Steps:
             per_epoch=per_epoch,
             total=max(1, round(config.train.epochs * per_epoch)),
             per_checkpoint=max(1, round(config.train.checkpoint_every_epochs * per_epoch)),
+            per_validation=max(1, round(config.val.every_epochs * per_epoch)) if config.val.every_epochs else 0,
         )
 
 
 class Trainer:
     """One rank of a run. `run()` starts, or goes on from the run folder's newest checkpoint."""
 
-    def __init__(self, config: Config, folder: Path, index: Index, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        index: Index,
+        ranks: Ranks,
+        *,
+        validation: Validation | None = None,
+    ) -> None:
         self.config, self.folder, self.index, self.ranks = config, folder, index, ranks
+        self.validation = validation
         num_samples = index.splits[config.data.train_split].num_samples
         self.steps = Steps.of(config, num_samples)
-        self.max_broken = max(1, int(config.data.max_bad * num_samples / ranks.world))
-        self.broken: set[str] = set()
+        self.broken = BrokenImages(
+            num_samples=num_samples, max_bad=config.data.max_bad, option="data.max_bad"
+        )
+        self.newly_broken: set[str] = set()
         torch.manual_seed(config.seed)
         resumed = checkpoint.complete_checkpoints(folder)[-1:]
         method = build_method(config, num_classes=len(index.classes), read_files=not resumed)
-        notes = [] if resumed else initialise(method, config)
+        state = self._check_state(resumed[0]) if resumed else None
+        self.notes = self._continue_from(resumed[0], method) if resumed else self._begin(method)
         self.engine = ZeroEngine(method, config.train, ranks, steps_per_epoch=self.steps.per_epoch)
-        self.first_step = self._resume(resumed[0]) if resumed else 0
-        self.notes = [*notes, f"continues after step {self.first_step}"] if resumed else notes
+        self.first_step = 0
+        if state is not None:
+            self.engine.load(resumed[0], world=state.world)
+            self.first_step = state.position // config.train.global_batch
 
     @property
     def method(self) -> Method:
-        """The network in training."""
+        """The network in training; `engine.evaluated()` gives the one to localize with."""
         return self.engine.method
 
     def run(self) -> None:
@@ -72,6 +97,7 @@ class Trainer:
         if self.first_step >= self.steps.total:
             if self.ranks.is_main:
                 print(f"{self.folder}: has all {self.steps.total} steps, nothing to train")
+                mark_finished(self.folder, self.steps.total)
             return
         with Track.open(
             self.folder,
@@ -84,6 +110,8 @@ class Trainer:
             for note in self.notes:
                 track.line(note)
             self._train(track)
+        if self.ranks.is_main:
+            mark_finished(self.folder, self.steps.total)
 
     def _train(self, track: Track) -> None:
         batches = self._batches()
@@ -94,13 +122,21 @@ class Trainer:
             meter.count(losses)
             track.advance(done)
             last = done == self.steps.total
-            save = last or done % self.steps.per_checkpoint == 0
+            validate = self.steps.per_validation > 0 and (last or done % self.steps.per_validation == 0)
+            save = last or validate or done % self.steps.per_checkpoint == 0
             if save or done % self.config.track.log_every_steps == 0:
                 row = meter.scalars(lr=self.engine.lr, epoch=done / self.steps.per_epoch)
+                self._count_broken(track)
+                row |= {"data/broken_images": len(self.broken.ids)} if self.broken.ids else {}
                 track.log(row, step=done)
                 self._check_finite(row["train/loss"], done)
             if save:
-                self.save(done)
+                with checkpoint.writing(self.folder, done):
+                    self.save(done)
+            if validate and self.validation:
+                self.validation(self.engine.evaluated(), done, track)
+                # Its time is not training's.
+                meter = Meter(self.ranks, global_batch=self.config.train.global_batch)
 
     def _check_finite(self, loss: float, step: int) -> None:
         """End a diverged run before its weights replace a good checkpoint; the loss is the same on all ranks."""
@@ -116,6 +152,7 @@ class Trainer:
         rows = self.index.rows(self.config.data.train_split)
         order = TrainingOrder(
             shard_of_row=rows.shard,
+            label_of_row=rows.label,
             data=self.config.data,
             seed=self.config.seed,
             global_batch=self.config.train.global_batch,
@@ -135,30 +172,30 @@ class Trainer:
         for _ in range(self.config.train.accumulation):
             with meter.waiting():
                 batch = next(batches)
-            self._count_broken(batch.broken, track)
+            self.newly_broken.update(batch.broken)
             image_BCHW = batch.image_BCHW.to(self.ranks.device, non_blocking=True)
             label_B = batch.label_B.to(self.ranks.device, non_blocking=True)
             yield normalise(image_BCHW, self.method.mean, self.method.std), label_B
 
-    def _count_broken(self, ids: list[str], track: Track) -> None:
-        for one in set(ids) - self.broken:
-            self.broken.add(one)
-            say = track.line if self.ranks.is_main else print  # only rank 0 has a log
-            say(
-                f"image does not decode, the next one stands in for it: {one} ({len(self.broken)} on this rank)"
+    def _count_broken(self, track: Track) -> None:
+        """Name what did not decode on any rank since the last log row; where it is too much, all ranks end together."""
+        found = self.ranks.gather(sorted(self.newly_broken - set(self.broken.ids)))
+        new = self.broken.add(one for ids in found for one in ids)
+        self.newly_broken.clear()
+        if new:
+            what = "image does" if len(new) == 1 else "images do"
+            track.alert(
+                f"{len(new)} {what} not decode", f"the next one stands in for each: {name_some(new)}"
             )
-        if len(self.broken) > self.max_broken:
-            raise UserError(
-                f"{len(self.broken)} images do not decode, data.max_bad allows {self.max_broken} on each rank: "
-                f"{', '.join(sorted(self.broken)[:10])}; run shards/verify.py --deep, or raise data.max_bad"
-            )
+        self.broken.check(f"run `wsol shards verify --deep {self.index.folder}`")
 
     def save(self, step: int) -> None:
         """Write a whole checkpoint; all ranks call it."""
         if self.ranks.is_main:
             checkpoint.begin(self.folder, step)
         self.ranks.barrier()
-        self.engine.save(checkpoint.unfinished_folder(self.folder, step))
+        checkpoint.sync(self.engine.save(checkpoint.unfinished_folder(self.folder, step)))
+        weights = self.engine.whole_state()
         self.ranks.barrier()
         if self.ranks.is_main:
             state = checkpoint.TrainState(
@@ -173,22 +210,33 @@ class Trainer:
                 "trained": json.dumps(sorted(self.method.trained_keys())),
             }
             checkpoint.finish(
-                self.folder, state, self.method.state_dict(), config_yaml=dump(self.config), metadata=metadata
+                self.folder,
+                state,
+                weights,
+                config_yaml=dump(self.config),
+                metadata=metadata,
+                ema=self.engine.ema_state(),
             )
             checkpoint.prune(self.folder, self.config.train.keep_checkpoints)
         self.ranks.barrier()
 
-    def _resume(self, folder: Path) -> int:
+    def _check_state(self, folder: Path) -> checkpoint.TrainState:
+        """Where the checkpoint stands, if it is one of these very data."""
         state = checkpoint.read_state(folder)
-        if state.world != self.ranks.world:
-            raise UserError(
-                f"{folder}: written by {state.world} ranks, this run has {self.ranks.world}; "
-                f"start it with {state.world}"
-            )
         if state.index_sha256 != self.index.sha256:
             raise UserError(
                 f"{folder}: trained on other shards than those in {self.index.folder} now (the index differs); "
                 "give the shards it started with as --data.index, or choose another --out"
             )
-        self.engine.load(folder)
-        return state.position // self.config.train.global_batch
+        return state
+
+    def _begin(self, method: Method) -> list[str]:
+        """Give the method its first weights: of the runs before this one, then those of `train.init`."""
+        return [*take_before(method, self.config, self.folder), *initialise(method, self.config)]
+
+    def _continue_from(self, folder: Path, method: Method) -> list[str]:
+        """Give the method the checkpoint's weights, before the engine shares them out; a line each to be logged."""
+        load_checked(method, read_state(folder / checkpoint.WEIGHTS), source=str(folder / checkpoint.WEIGHTS))
+        state = checkpoint.read_state(folder)
+        ranks = f", written by {state.world} ranks and continued by {self.ranks.world}"
+        return [f"continues after step {state.step}{ranks if state.world != self.ranks.world else ''}"]

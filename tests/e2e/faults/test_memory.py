@@ -1,0 +1,59 @@
+"""Memory that runs out, told in one line. What the libraries raise is provoked, not imitated."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.e2e.faults.table import fault
+from wsol_dist.data.config import DataConfig
+from wsol_dist.data.index import Index
+from wsol_dist.data.stream import TrainingOrder, training_batches
+from wsol_dist.errors import as_user_error
+
+
+def test_out_of_host_memory(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(2**50)
+    assert fault("out of host memory").pattern(tmp_path).fullmatch(str(as_user_error(error.value)))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_out_of_gpu_memory(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(2**50, dtype=torch.uint8, device="cuda")
+    assert fault("out of GPU memory").pattern(tmp_path).fullmatch(str(as_user_error(error.value)))
+
+
+def test_a_loader_process_is_killed(tiny_shards: Path, tmp_path: Path) -> None:
+    index = Index.load(tiny_shards)
+    order = TrainingOrder(
+        shard_of_row=index.rows("train").shard,
+        data=DataConfig(),
+        seed=0,
+        global_batch=8,
+        accumulation=1,
+        rank=0,
+        world=1,
+        first_step=0,
+        last_step=10_000,
+    )
+    batches = iter(training_batches(index, DataConfig(workers=1), order=order, image_px=24))
+    next(batches)
+    pid = batches._workers[0].pid  # type: ignore[attr-defined]
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(RuntimeError) as error:
+        for _ in batches:
+            pass
+    row = fault("a loader process is killed")
+    assert row.pattern(tmp_path, pid=pid).fullmatch(str(as_user_error(error.value))), error.value
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    assert as_user_error(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
+    assert as_user_error(KeyError("a")) is None
