@@ -62,6 +62,12 @@ class Ranks:
         dist.all_gather_object(things, thing)
         return things
 
+    def copy_from_main(self, tensors: list[torch.Tensor]) -> None:
+        """Overwrite tensors on this rank's device, of equal shapes on all ranks, with those of rank 0."""
+        if self.world > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
+
     def main_first(self, work: Callable[[], None]) -> None:
         """Rank 0 does it, the others wait.
 
@@ -134,7 +140,15 @@ def start_group() -> Ranks:
     else:
         keep_freed_memory()
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+        try:
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+        except dist.DistNetworkError as error:
+            if "EADDRINUSE" not in str(error):
+                raise
+            raise UserError(
+                f"MASTER_PORT: port {os.environ['MASTER_PORT']} is in use by another program on this machine; "
+                "set MASTER_PORT to a free one, or leave it out where one process trains"
+            ) from error
     return Ranks(rank=rank, world=world, device=device)
 
 

@@ -1,7 +1,8 @@
 """Checkpoints: folders `step-00001234` that are whole or absent.
 
-A checkpoint holds `model.safetensors` (weights, readable without code), `state.json` (step and position in the
-data), `config.yaml`, and `zero/` (each rank's part of the optimizer).
+A checkpoint holds `model.safetensors` (the weights in training), `ema.safetensors` (their average, where the recipe
+has one), `optimizer/` (its state, in slices by parameter name), `state.json` (step and position in the data) and
+`config.yaml`. None of it is code or a pickle, and none of it depends on the number of ranks or the ZeRO stage.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,8 +20,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from wsol_dist.engine.run_state import kept_steps
+from wsol_dist.errors import UserError
+
 FOLDER = "checkpoints"
 WEIGHTS = "model.safetensors"
+EMA_WEIGHTS = "ema.safetensors"
+OPTIMIZER = "optimizer"
 _NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -54,11 +62,17 @@ def step_of(checkpoint: Path) -> int:
     return int(match[1])
 
 
+def evaluated_weights(checkpoint: Path) -> Path:
+    """What evaluation, and a run that starts from this one, read: the average of the weights where there is one."""
+    averaged = checkpoint / EMA_WEIGHTS
+    return averaged if averaged.is_file() else checkpoint / WEIGHTS
+
+
 def begin(run: Path, step: int) -> Path:
     """An empty folder to write a checkpoint into; rank 0 calls it, before a barrier."""
     unfinished = step_folder(run, step).with_name(f".unfinished-{step:08d}")
     shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
+    (unfinished / OPTIMIZER).mkdir(parents=True)
     return unfinished
 
 
@@ -67,26 +81,63 @@ def unfinished_folder(run: Path, step: int) -> Path:
     return step_folder(run, step).with_name(f".unfinished-{step:08d}")
 
 
+def sweep(run: Path) -> None:
+    """Remove what writers left that were killed; nobody else may be writing checkpoints of this run."""
+    for pattern in (".unfinished-*", ".removed-*"):
+        for path in (run / FOLDER).glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def writing(run: Path, step: int) -> Iterator[None]:
+    """Around everything that writes a checkpoint: where the disk does not take it, its space is given back.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(unfinished_folder(run, step), ignore_errors=True)
+        whole = complete_checkpoints(run)[-1:]
+        kept = f"the last whole one is {whole[0].name}" if whole else "there is none yet"
+        raise UserError(
+            f"{step_folder(run, step)}: this checkpoint cannot be written ({str(error).splitlines()[0]}); {kept}; "
+            "free space there, and the same command goes on"
+        ) from error
+
+
 def finish(
-    run: Path, state: TrainState, weights: dict[str, Tensor], *, config_yaml: str, metadata: dict[str, str]
+    run: Path,
+    state: TrainState,
+    weights: dict[str, Tensor],
+    *,
+    config_yaml: str,
+    metadata: dict[str, str],
+    ema: dict[str, Tensor] | None = None,
 ) -> Path:
-    """Complete and name a checkpoint; rank 0 calls it after every rank wrote its part."""
+    """Complete and name a checkpoint; rank 0 calls it after every rank wrote its part and called `sync`."""
     unfinished, final = unfinished_folder(run, state.step), step_folder(run, state.step)
     (unfinished / "state.json").write_text(json.dumps(asdict(state)) + "\n", encoding="utf-8")
     (unfinished / "config.yaml").write_text(config_yaml, encoding="utf-8")
     save_weights(unfinished / WEIGHTS, weights, metadata=metadata)
-    for path in unfinished.rglob("*"):
-        if path.is_file():
-            _sync(path)
+    if ema is not None:
+        save_weights(unfinished / EMA_WEIGHTS, ema, metadata=metadata)
+    for path in unfinished.iterdir():
+        sync(path)
+    sync(unfinished / OPTIMIZER)
     shutil.rmtree(final, ignore_errors=True)
     os.replace(unfinished, final)
-    _sync(final.parent)
+    sync(final.parent)
     return final
 
 
 def prune(run: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints."""
+    """Remove all but the newest `keep` checkpoints, the best, and those that another job reads."""
+    kept = kept_steps(run)
     for path in complete_checkpoints(run)[:-keep]:
+        if step_of(path) in kept:
+            continue
         # Renamed first: a deletion that is cut off must not leave half a checkpoint under a whole one's name.
         doomed = path.with_name(f".removed-{path.name}")
         os.replace(path, doomed)
@@ -116,7 +167,8 @@ def weights_metadata(path: Path) -> dict[str, str]:
         return {}
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk; for a file, where it was written."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -34,8 +34,17 @@ class TrainConfig:
     """multistep: the factor at each milestone."""
     warmup_epochs: float = 0
     """The lr rises linearly from 0 over these epochs."""
-    zero: Literal[0, 1] = 1
-    """DeepSpeed ZeRO stage: 0 keeps the optimizer whole on each rank, 1 shards its state over the ranks."""
+    zero: Literal[0, 1, 2, 3] = 1
+    """DeepSpeed ZeRO stage: what the ranks share instead of each holding all of it. 0 nothing, 1 the optimizer's
+    state, 2 the gradients too, 3 the parameters too. A run may go on at another stage."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: matrix products and convolutions in bfloat16 (autocast); weights, gradients, optimizer and evaluation
+    stay float32."""
+    ema: float = 0.0
+    """Decay of an exponential moving average of the weights, e.g. 0.9998, which is then what evaluation reads;
+    0 is off. Not with zero 3."""
+    compile: bool = False
+    """Compile the training step with torch.compile; needs a C++ compiler on every node."""
     checkpoint_every_epochs: float = 1
     """Write a checkpoint this often, and always at the end."""
     keep_checkpoints: int = 2
@@ -48,12 +57,23 @@ class TrainConfig:
             "epochs": self.epochs,
             "global_batch": self.global_batch,
             "accumulation": self.accumulation,
+            "lr": self.lr,
         }
         for name, value in positive.items():
             if value <= 0:
                 raise ValueError(f"{name} must be above 0, given {value}")
+        for name in ("weight_decay", "momentum", "clip", "gamma", "warmup_epochs"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more, given {getattr(self, name)}")
         if self.keep_checkpoints < 1 or self.checkpoint_every_epochs <= 0:
             raise ValueError("keep_checkpoints must be at least 1 and checkpoint_every_epochs above 0")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema is a decay from 0 (off) to below 1, given {self.ema}")
+        if self.ema and self.zero == 3:
+            raise ValueError(
+                f"ema {self.ema} goes with zero 0, 1 and 2, not with 3, where no rank holds the weights to average; "
+                "set ema 0 or zero 2"
+            )
         if self.global_batch % self.accumulation:
             raise ValueError(
                 f"global_batch {self.global_batch} is no multiple of accumulation {self.accumulation}"

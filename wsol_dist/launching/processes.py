@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from wsol_dist import ranks
-from wsol_dist.errors import RankError, UserError
+from wsol_dist.errors import RankError, UserError, as_user_error
 
 GRACE_S = 1.0
 """After one rank failed, the others have this long to tell of theirs: the first may only have lost its peer."""
@@ -166,16 +166,16 @@ def _run_rank(
         function(ranks.start_group(), *args)
         ranks.stop_group()
         return
-    except UserError as error:
-        failure = Failure(rank=rank, error=error)
     except SystemExit as error:
         if not error.code:
             return
         failure = Failure(rank=rank, error=error)
     except KeyboardInterrupt:
         failure = Failure(rank=rank, error=SystemExit(130))
-    except BaseException:
-        failure = Failure(rank=rank, text=f"raised an exception:\n{traceback.format_exc().rstrip()}")
+    except BaseException as error:
+        mistake = as_user_error(error)
+        text = "" if mistake else f"raised an exception:\n{traceback.format_exc().rstrip()}"
+        failure = Failure(rank=rank, error=mistake, text=text)
     connection.send(failure)
     connection.close()
     sys.stdout.flush()
