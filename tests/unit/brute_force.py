@@ -39,6 +39,13 @@ def largest_box(gray, threshold, *, clamp):
     return to_box(max(contours, key=cv2.contourArea), len(gray) - 1 if clamp else len(gray))
 
 
+def boxes_and_largest(gray, threshold):
+    """The boxes of all contours, ending behind the last pixel, and which of them has the largest area."""
+    contours = contours_above(gray, threshold)
+    areas = [cv2.contourArea(contour) for contour in contours]
+    return [to_box(contour, 10**6) for contour in contours], areas.index(max(areas))
+
+
 def every_box(gray, threshold):
     contours = contours_above(gray, threshold)
     return [to_box(contour, len(gray) - 1) for contour in contours] or [[0, 0, 0, 0]]
@@ -144,6 +151,29 @@ def pxap(scores, masks):
 def max_piou(scores, masks):
     true, false, positives = pixel_counts(scores, masks)
     return 100 * max(t / (positives + f) for t, f in zip(true, false, strict=True))
+
+
+def seed_miou(images, threshold):
+    """images: pairs of {class: scores in 0..1 at the mask's size} and mask. Mean IoU in percent at one threshold."""
+    right, predicted, true = {}, {}, {}
+    for score_of, mask in images:
+        for place in np.ndindex(mask.shape):
+            if mask[place] == 255:
+                continue
+            best, high = 0, np.float32(threshold)
+            for number in sorted(score_of):
+                if score_of[number][place] > high:
+                    best, high = number + 1, score_of[number][place]
+            truth = int(mask[place])
+            predicted[best] = predicted.get(best, 0) + 1
+            true[truth] = true.get(truth, 0) + 1
+            if best == truth:
+                right[best] = right.get(best, 0) + 1
+    ious = {}
+    for number in sorted(set(predicted) | set(true)):
+        either = predicted.get(number, 0) + true.get(number, 0) - right.get(number, 0)
+        ious[number] = 100 * right.get(number, 0) / either
+    return sum(ious.values()) / len(ious), ious
 
 
 def centre_box(boxes_of_image, size):

@@ -19,7 +19,7 @@ from wsol_dist.metrics.classification import Classification
 from wsol_dist.metrics.config import EvaluateConfig
 from wsol_dist.metrics.iou import overlap, scale_boxes
 from wsol_dist.metrics.max_box_acc import MaxBoxAcc
-from wsol_dist.metrics.pxap import PxAP, average_precision, score_histograms
+from wsol_dist.metrics.pxap import EDGES, PxAP, average_precision, score_histograms
 from wsol_dist.metrics.registry import METRICS, make_metrics
 from wsol_dist.metrics.topk_loc import ERROR_KINDS, TopKLoc, localization_errors
 
@@ -128,6 +128,21 @@ def test_pxap_is_brute_force(seed, ties):
         assert found["max_piou"] == pytest.approx(brute_force.max_piou(scores, masks), abs=1e-9)
 
 
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), kind=st.sampled_from(["any", "edges", "beside", "all"]))
+def test_score_histograms_are_those_of_numpy(seed, kind):
+    rng = np.random.default_rng(seed)
+    score = rng.random((30, 30)) if kind == "any" else rng.choice(EDGES[:1001], (30, 30))
+    if kind == "beside":
+        score = np.nextafter(score, rng.choice([0.0, 1.0], score.shape))
+    if kind == "all":
+        score = np.concatenate([EDGES[:1001], np.nextafter(EDGES[:1001], 0), np.nextafter(EDGES[:1001], 1)])
+    mask = rng.choice(np.array([0, 1, 7, 255], np.uint8), score.shape)
+    positives, negatives = score_histograms(score, mask)
+    assert np.array_equal(positives, np.histogram(score[mask == 1], EDGES)[0])
+    assert np.array_equal(negatives, np.histogram(score[mask == 0], EDGES)[0])
+
+
 def test_pxap_of_a_perfect_map_of_a_broken_image_and_of_none():
     mask = np.zeros((40, 40), np.uint8)
     mask[10:20, 5:30] = 1
@@ -194,7 +209,10 @@ def test_an_iou_of_exactly_one_half_is_gt_known_but_not_top1_unless_strict():
 
 
 def test_counters_of_one_and_of_three_ranks_are_the_same_integers():
-    scored = [to_scored(image, mask=np.ones((5, 5), np.uint8)) for image in make_images(20, 3)]
+    mask = np.ones((5, 5), np.uint8)
+    scored = [to_scored(image, mask=mask) for image in make_images(20, 3)]
+    multi_label = {"mask": mask, "semantic": True, "label_K": (0,)}
+    scored += [to_scored(image, map_Khw=image["map"][None], **multi_label) for image in make_images(5, 4)]
     for metric_class in METRICS:
         alone = scored_by(metric_class, scored).counts
         shares = [scored_by(metric_class, scored[rank::3]).counts for rank in range(3)]

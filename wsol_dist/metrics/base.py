@@ -9,10 +9,17 @@ from typing import Any, ClassVar
 import numpy as np
 
 from wsol_dist.errors import UserError
-from wsol_dist.metrics.config import EvaluateConfig
+from wsol_dist.metrics.config import EvaluateConfig, Normalise
 from wsol_dist.metrics.iou import scale_boxes
 from wsol_dist.metrics.threshold import Threshold, ThresholdSource
-from wsol_dist.regions.boxes import LevelBoxes, boxes_at_levels, normalise, resize_map, to_uint8
+from wsol_dist.regions.boxes import (
+    LevelBoxes,
+    boxes_at_levels,
+    normalise,
+    over_maximum,
+    resize_map,
+    to_uint8,
+)
 
 Row = dict[str, Any]
 """A metric's part of an image's row, the same keys for every image. A numpy array of 255 rows holds a value
@@ -35,7 +42,15 @@ class Scored:
     """(M, 4) as in `Sample`; None where the image has none."""
     box_frame_wh: tuple[int, int] | None = None
     mask: np.ndarray | None = None
-    """(H, W) uint8 as in `Sample`: 0 background, 1 object, 255 ignore."""
+    """(H, W) uint8 as in `Sample`: 0 background, 1 object or class + 1, 255 ignore."""
+    semantic: bool = False
+    """Which of the two, as in `Sample`: False one object, True the class of every pixel."""
+    map_Khw: np.ndarray | None = None
+    """(K, h, w) float32 raw score maps of all classes of the image, for multi-label sets; None: not made."""
+    label_K: tuple[int, ...] = ()
+    """Their classes, ascending."""
+    normalise: Normalise = "min_max"
+    """What the fixed-threshold protocol's thresholds are a part of."""
     decoded: bool = True
     """False: there was no image to score. It counts as a miss and stays in every denominator."""
 
@@ -77,12 +92,22 @@ class Scored:
         return boxes_at_levels(gray, clamp=True, no_contour=(0, 0, 0, 0), every=True)
 
     @cached_property
+    def topk_map(self) -> np.ndarray:
+        """The map of the TS-CAM protocol: bilinear in float32, 0..1; zeros where the image did not decode."""
+        if not self.decoded:
+            return np.zeros((self.size_px, self.size_px), np.float32)
+        map_hw = resize_map(self.map_hw.astype(np.float32), self.size_px, "bilinear")
+        return normalise(map_hw) if self.normalise == "min_max" else over_maximum(map_hw)
+
+    @cached_property
+    def topk_gray(self) -> np.ndarray:
+        """The same in 8 bits."""
+        return to_uint8(self.topk_map)
+
+    @cached_property
     def topk_boxes(self) -> LevelBoxes:
-        """Boxes of the TS-CAM protocol: float32, bilinear, ending behind the last pixel."""
-        gray = np.zeros((self.size_px, self.size_px), np.uint8)
-        if self.decoded:
-            gray = to_uint8(normalise(resize_map(self.map_hw.astype(np.float32), self.size_px, "bilinear")))
-        return boxes_at_levels(gray, clamp=False, no_contour=(0, 0, 1, 1))
+        """Boxes of the TS-CAM protocol, ending behind the last pixel."""
+        return boxes_at_levels(self.topk_gray, clamp=False, no_contour=(0, 0, 1, 1))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,16 +19,20 @@ class Overlap:
     @property
     def iou_NM(self) -> np.ndarray:
         """Intersection over union, float64."""
-        return self.inter_NM / (self.area_N[:, None] + self.area_gt_M - self.inter_NM)
+        inter_MN = self.inter_NM.T
+        return (inter_MN / (self.area_gt_M[:, None] + self.area_N - inter_MN)).T
 
 
 def overlap(boxes_N4: np.ndarray, gt_M4: np.ndarray) -> Overlap:
     """Overlaps of integer boxes x0, y0, x1, y1 with both ends included; x1 >= x0 and y1 >= y0."""
-    boxes, gt = boxes_N4.astype(np.int64), gt_M4.astype(np.int64)
-    low = np.maximum(boxes[:, None, :2], gt[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], gt[None, :, 2:])
-    inter_NM = np.maximum(high - low + 1, 0).prod(axis=2)
-    return Overlap(inter_NM=inter_NM, area_N=_area(boxes), area_gt_M=_area(gt))
+    # Boxes along the last axis: there are thousands of them, and few ground-truth boxes.
+    boxes_4N, gt_4M = np.ascontiguousarray(boxes_N4.T, np.int64), np.ascontiguousarray(gt_M4.T, np.int64)
+    x0, y0, x1, y1 = boxes_4N
+    gt_x0, gt_y0, gt_x1, gt_y1 = gt_4M[:, :, None]
+    width_MN = np.minimum(x1, gt_x1) - np.maximum(x0, gt_x0) + 1
+    height_MN = np.minimum(y1, gt_y1) - np.maximum(y0, gt_y0) + 1
+    inter_MN = np.maximum(width_MN, 0) * np.maximum(height_MN, 0)
+    return Overlap(inter_NM=inter_MN.T, area_N=_area(boxes_4N), area_gt_M=_area(gt_4M))
 
 
 def scale_boxes(
@@ -48,5 +52,6 @@ def scale_boxes(
     return boxes.clip(0, size_px - 1) if clamp else boxes
 
 
-def _area(boxes_N4: np.ndarray) -> np.ndarray:
-    return (boxes_N4[:, 2:] - boxes_N4[:, :2] + 1).prod(axis=1)
+def _area(boxes_4N: np.ndarray) -> np.ndarray:
+    x0, y0, x1, y1 = boxes_4N
+    return (x1 - x0 + 1) * (y1 - y0 + 1)

@@ -15,10 +15,14 @@ EDGES = np.append(np.arange(0, 1, 0.001), [1.0, 2.0, 3.0])
 _NUM_BINS = len(EDGES) - 1
 _NUM_THRESHOLDS = 1000
 
+_PART = np.full(256, 2 * _NUM_BINS, np.int32)
+_PART[1], _PART[0] = 0, _NUM_BINS
+"""Where a mask value's histogram begins: object, background, and what is left out."""
+
 
 class PxAP(Metric):
-    """Histograms of the scores at positive and at negative pixels. An image that does not decode has score 0
-    everywhere: its object pixels are found only where everything is called object."""
+    """Histograms of the scores at positive and at negative pixels, where the mask is of one object. An image that
+    does not decode has score 0 everywhere: its object pixels are found only where everything is called object."""
 
     name = "pxap"
 
@@ -26,7 +30,7 @@ class PxAP(Metric):
         self.counts = np.zeros((2, _NUM_BINS), np.int64)
 
     def update(self, scored: Scored) -> Row:
-        if scored.mask is None:
+        if scored.mask is None or scored.semantic:
             return {}
         size = (scored.size_px, scored.size_px)
         mask = cv2.resize(scored.mask, size, interpolation=cv2.INTER_NEAREST)
@@ -59,8 +63,14 @@ def score_histograms(score_hw: np.ndarray, mask_hw: np.ndarray) -> np.ndarray:
         score_hw: float64 in 0..1.
         mask_hw: uint8 of the same size: 0 background, 1 object; anything else is left out.
     """
-    bins = np.searchsorted(EDGES, score_hw, side="right") - 1
-    return np.stack([np.bincount(bins[mask_hw == kind], minlength=_NUM_BINS) for kind in (1, 0)])
+    # The bin of the product is the right one or, by its rounding, one beside it: far faster than a search. Edges
+    # are written as np.arange makes them; no score lies above 1.
+    score_N = score_hw.ravel()
+    bin_N = (score_N * _NUM_THRESHOLDS).astype(np.int32)
+    bin_N -= score_N < bin_N * 0.001
+    bin_N += score_N >= (bin_N + 1) * 0.001
+    bin_N += _PART.take(mask_hw.ravel())
+    return np.bincount(bin_N, minlength=3 * _NUM_BINS).reshape(3, _NUM_BINS)[:2]
 
 
 def average_precision(positives: np.ndarray, negatives: np.ndarray) -> float:

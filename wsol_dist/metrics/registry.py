@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from wsol_dist.metrics.base import Metric
+from wsol_dist.metrics.box_mass import BoxMass
 from wsol_dist.metrics.centre_box import CentreBox
 from wsol_dist.metrics.classification import Classification
 from wsol_dist.metrics.config import EvaluateConfig
 from wsol_dist.metrics.max_box_acc import MaxBoxAcc
+from wsol_dist.metrics.miou import MIoU
 from wsol_dist.metrics.pxap import PxAP
 from wsol_dist.metrics.topk_loc import TopKLoc
 
@@ -16,9 +18,12 @@ METRICS: tuple[type[Metric], ...] = (
     Classification,
     MaxBoxAcc,
     PxAP,
+    MIoU,
 )
+"""Of every method; `BoxMass` counts only maps that are weights, so a recipe asks for it."""
 
 
 def make_metrics(config: EvaluateConfig, *, num_classes: int) -> list[Metric]:
     """Every protocol with empty counters. One that finds nothing to count gives no numbers."""
-    return [metric(config, num_classes=num_classes) for metric in METRICS]
+    wanted = (*METRICS, BoxMass) if config.box_mass else METRICS
+    return [metric(config, num_classes=num_classes) for metric in wanted]
