@@ -65,6 +65,23 @@ def test_pixels_do_not_depend_on_workers_or_start(tiny_shards: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(batches[0, 0][2:], batches[0, 2], strict=True))
 
 
+def test_a_batch_stays_as_it_was_while_later_ones_arrive(tiny_shards: Path) -> None:
+    index = Index.load(tiny_shards)
+    data = DataConfig(workers=1)
+    alone = list(training_batches(index, DataConfig(workers=0), order=order(index, last=40), image_px=24))
+    kept = list(training_batches(index, data, order=order(index, last=40), image_px=24))
+    passing = [
+        (batch.image_BCHW.clone(), batch.label_B)
+        for batch in training_batches(index, data, order=order(index, last=40), image_px=24)
+    ]
+    assert len(alone) == len(kept) == len(passing) == 40  # more than the loader has slots
+    for wanted, held, (image_BCHW, label_B) in zip(alone, kept, passing, strict=True):
+        assert torch.equal(held.image_BCHW, wanted.image_BCHW)
+        assert torch.equal(image_BCHW, wanted.image_BCHW)
+        assert torch.equal(held.label_B, wanted.label_B)
+        assert torch.equal(label_B, wanted.label_B)
+
+
 def evaluated(folder: Path, *, world: int, workers: int = 0, batch_size: int = 7) -> list[list[str]]:
     ids = []
     for rank in range(world):

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from skimage.data import astronaut
 
-from wsol_dist.data.decode import decode_rgb
+from wsol_dist.data.decode import DecodeError, decode_rgb
 from wsol_dist.data.transforms import TrainTransform, normalise, squash
 
 
@@ -52,3 +53,30 @@ def test_normalise_uses_the_given_statistics() -> None:
     wanted = torch.tensor([-1.0, 2.0, 0.0]).view(1, 3, 1, 1)
     found = normalise(image_BCHW, (0.5, 0.5, 0.2), (0.5, 0.25, 0.1))
     torch.testing.assert_close(found, wanted)
+
+
+def photograph(side_px: int) -> bytes:
+    return encoded(np.asarray(Image.fromarray(astronaut()).resize((side_px * 3 // 2, side_px))), "JPEG")
+
+
+@pytest.mark.parametrize(
+    ("side_px", "cover_px", "height"),
+    [(256, 129, 256), (256, 128, 128), (301, 75, 76), (301, 37, 38), (64, 1, 8)],
+)
+def test_a_jpeg_is_decoded_at_a_fraction_that_still_covers(side_px: int, cover_px: int, height: int) -> None:
+    rgb_HWC = decode_rgb(photograph(side_px), cover_px=cover_px)
+    assert rgb_HWC.shape[0] == height >= cover_px
+    assert decode_rgb(photograph(side_px)).shape[0] == side_px
+
+
+def test_a_scaled_decode_squashes_to_nearly_the_same_picture() -> None:
+    data = photograph(400)
+    full, scaled = squash(decode_rgb(data), 96), squash(decode_rgb(data, cover_px=96), 96)
+    difference = (full.float() - scaled.float()).abs()
+    assert difference.mean() < 2.5
+    assert (full.float() - full.flip(-1).float()).abs().mean() > 20, "any two pictures would have passed"
+
+
+def test_a_scaled_decode_finds_a_broken_image() -> None:
+    with pytest.raises(DecodeError):
+        decode_rgb(photograph(400)[:-2000], cover_px=64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -10,7 +11,9 @@ class DataConfig:
     """The shards and how training samples are drawn from them."""
 
     index: str = ""
-    """Folder of the packed shards (the one that holds index.json)."""
+    """Folder of the packed shards (the one that holds index.json), or its address: https://, s3://, gs://, hf://,
+    file://. What is behind an address is fetched into the folder WSOL_CACHE (environment; default
+    ~/.cache/wsol_dist), which stays below WSOL_CACHE_GIB if that is set."""
     num_classes: int | None = None
     """Class count that the recipe was made for; shards with another count are refused. None takes the shards'."""
     train_split: str = "train"
@@ -19,18 +22,26 @@ class DataConfig:
     """Side to which a training image is squashed before the random crop; None for 8/7 of the method's input."""
     flip: bool = True
     """Flip a training image left-right with probability one half."""
+    decoder: Literal["scaled", "full"] = "scaled"
+    """Of training JPEGs. `scaled` decodes at 1/2, 1/4 or 1/8 what still covers `resize_px` then (libjpeg's reduced
+    transform, fast for large photographs); `full` decodes every pixel. Evaluation decodes every pixel."""
     workers: int = 2
     """Loader processes for each rank; 0 decodes in the training process."""
     lanes: int = 64
     """Number of sequential reads that an epoch's order is laid out in. Keep it: another number is another order."""
     window: int = 2048
     """Samples that a lane shuffles among: larger mixes better, smaller reads more sequentially."""
+    order: Literal["uniform", "class_pairs"] = "uniform"
+    """uniform: every image once an epoch. class_pairs: in fours of two images each of two classes, for methods that
+    compare images; the batch of each rank and micro-batch is then a multiple of 4."""
     max_bad: float = 0.001
-    """Share of the split's images that may fail to decode in training before the run ends with their names."""
+    """Share of a split's images that may fail to decode before training or evaluation ends with their names; at least
+    one image, unless it is 0."""
 
     def __post_init__(self) -> None:
-        if self.workers < 0 or self.lanes < 1 or self.window < 1:
-            raise ValueError("workers must be 0 or more, lanes and window 1 or more")
+        for name, least in (("workers", 0), ("lanes", 1), ("window", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be {least} or more, given {getattr(self, name)}")
         if self.resize_px is not None and self.resize_px < 1:
             raise ValueError(f"resize_px must be 1 or more, given {self.resize_px}")
         if not 0 <= self.max_bad <= 1:

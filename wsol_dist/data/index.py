@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+import os
+import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ import pyarrow.parquet as pq
 
 from wsol_dist import __version__
 from wsol_dist.atomic import write_atomically
+from wsol_dist.data.remote import Remote, Wanted, cache_root, is_url, read_remote
 from wsol_dist.data.shard import Row
 from wsol_dist.errors import UserError, did_you_mean
 
@@ -131,33 +134,76 @@ class Index(IndexFile):
     """A checked folder of shards."""
 
     folder: Path
+    """That holds the files; of a remote one its folder in the cache."""
     sha256: str
     """Of index.json's bytes: the identity of the packed data set."""
+    remote: Remote | None = None
+    """Where the files come from that are not in `folder` yet."""
 
     @classmethod
     def load(cls, folder: str | Path, *, check_files: bool = True) -> Index:
         """Read the index and check that every file it lists is there in full length.
 
-        `check_files=False` is for those who look at the files themselves.
+        Args:
+            folder: of the shards, or a URL of one: its files are checked as they are fetched, at their first use.
+            check_files: False is for those who look at the files themselves.
 
         Raises:
-            UserError: no such folder; no index; another schema; a file missing, truncated or changed.
+            UserError: no such folder; no index; another schema; a file missing, truncated or changed; a remote index
+                that stays away.
         """
-        folder = Path(folder)
-        contents, sha256 = _read_index_file(folder)
+        url = str(folder).rstrip("/") if is_url(folder) else None
+        data = read_remote(url, INDEX_FILE) if url else _read_index_file(Path(folder))
+        contents, sha256 = (
+            _parse(data, f"{url or Path(folder)}/{INDEX_FILE}"),
+            hashlib.sha256(data).hexdigest(),
+        )
+        remote = None
+        if url:
+            # Named by the index's hash: what is packed anew under the same address is another folder of the cache.
+            name = re.sub(r"[^a-z0-9_-]+", "-", contents.name.lower())[:40]
+            remote = Remote(url=url, folder=cache_root() / f"{name}-{sha256[:16]}")
         index = cls(
             **{name: getattr(contents, name) for name in IndexFile.__dataclass_fields__},
-            folder=folder,
+            folder=remote.folder if remote else Path(folder),
             sha256=sha256,
+            remote=remote,
         )
         _check_names(index)
-        if check_files:
+        if remote:
+            remote.fetch(Wanted(file=index.samples.file, sha256=index.samples.sha256))
+        elif check_files:
             _check_files(index)
         return index
 
+    @property
+    def place(self) -> str:
+        """The folder or URL, as it was given."""
+        return self.remote.url if self.remote else str(self.folder)
+
     def path(self, shard: int) -> Path:
-        """The tar of a shard number."""
-        return self.folder / self.shards[shard].file
+        """The tar of a shard number; of a remote folder it is fetched first.
+
+        Raises:
+            UserError: it stays away.
+        """
+        return (
+            self.remote.fetch(self._wanted(shard)) if self.remote else self.folder / self.shards[shard].file
+        )
+
+    def open(self, shard: int) -> int:
+        """A descriptor of a shard's tar, to be closed by the caller; of a remote folder it is fetched first.
+
+        Raises:
+            UserError: it stays away.
+        """
+        if self.remote:
+            return self.remote.open(self._wanted(shard))
+        return os.open(self.folder / self.shards[shard].file, os.O_RDONLY)
+
+    def _wanted(self, shard: int) -> Wanted:
+        one = self.shards[shard]
+        return Wanted(file=one.file, sha256=one.sha256, bytes=one.bytes)
 
     def table(self, split: str | None = None) -> pa.Table:
         """`samples.parquet`, of one split or whole.
@@ -166,7 +212,7 @@ class Index(IndexFile):
             UserError: no such split.
         """
         if split is not None and split not in self.splits:
-            raise UserError(f"{self.folder}: no split {split!r}; {did_you_mean(split, list(self.splits))}")
+            raise UserError(f"{self.place}: no split {split!r}; {did_you_mean(split, list(self.splits))}")
         table = pq.read_table(self.folder / self.samples.file, schema=COLUMNS, memory_map=False)
         return table if split is None else table.filter(pc.equal(table["split"], split))
 
@@ -179,14 +225,15 @@ class Index(IndexFile):
         return _to_rows(self.table(split))
 
 
-def write_samples(folder: Path, rows: Iterable[Row]) -> SamplesFile:
+def rows_table(rows: Sequence[Row]) -> pa.Table:
+    """Rows as a table with the columns of `samples.parquet`."""
+    return pa.table({name: [getattr(row, name) for row in rows] for name in COLUMNS.names}, schema=COLUMNS)
+
+
+def write_samples(folder: Path, table: pa.Table) -> SamplesFile:
     """Write `samples.parquet` from rows in (split, shard, position) order."""
-    fields = {name: [] for name in COLUMNS.names}  # type: dict[str, list[Any]]
-    for row in rows:
-        for name, values in fields.items():
-            values.append(getattr(row, name))
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(fields, schema=COLUMNS), sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd")
     data = sink.getvalue().to_pybytes()
     write_atomically(folder / SAMPLES_FILE, data)
     return SamplesFile(file=SAMPLES_FILE, sha256=hashlib.sha256(data).hexdigest())
@@ -198,9 +245,7 @@ def write_index(folder: Path, contents: IndexFile) -> None:
     write_atomically(folder / INDEX_FILE, text.encode() + b"\n")
 
 
-def _read_index_file(folder: Path) -> tuple[IndexFile, str]:
-    from pydantic import TypeAdapter
-
+def _read_index_file(folder: Path) -> bytes:
     path = folder / INDEX_FILE
     if folder.is_file():
         raise UserError(f"{folder}: a file; give the folder of shards that holds {INDEX_FILE}")
@@ -213,7 +258,12 @@ def _read_index_file(folder: Path) -> tuple[IndexFile, str]:
             f"{folder}: no {INDEX_FILE} in it: packing did not finish, or this is no folder of shards; "
             f"run `python shards/pack.py SOURCE --out {folder}`"
         )
-    data = path.read_bytes()
+    return path.read_bytes()
+
+
+def _parse(data: bytes, path: str) -> IndexFile:
+    from pydantic import TypeAdapter
+
     try:
         raw = json.loads(data)
         schema = raw.get("schema") if isinstance(raw, dict) else None
@@ -222,13 +272,12 @@ def _read_index_file(folder: Path) -> tuple[IndexFile, str]:
                 f"{path}: schema version {schema!r} given, {SCHEMA} supported; pack again with this version"
                 + (", or update wsol_dist" if isinstance(schema, int) and schema > SCHEMA else "")
             )
-        contents = TypeAdapter(IndexFile).validate_python(raw)
+        return TypeAdapter(IndexFile).validate_python(raw)
     except ValueError as error:
         reason = str(error).splitlines()
         raise UserError(
             f"{path}: damaged: {' '.join(line.strip() for line in reason[:3])}; pack again"
         ) from error
-    return contents, hashlib.sha256(data).hexdigest()
 
 
 def _check_names(index: Index) -> None:
@@ -236,7 +285,7 @@ def _check_names(index: Index) -> None:
     for name in names:
         if Path(name).name != name or name in ("", ".", ".."):
             raise UserError(
-                f"{index.folder / INDEX_FILE}: refused file name {name!r}: shards lie beside the index"
+                f"{index.place}/{INDEX_FILE}: refused file name {name!r}: shards lie beside the index"
             )
 
 

@@ -55,7 +55,14 @@ def steps_per_epoch(num_samples: int, global_batch: int) -> int:
     return num_samples // global_batch
 
 
-def rank_rows(order: np.ndarray, *, step: int, global_batch: int, rank: int, world: int) -> np.ndarray:
-    """This rank's rows of one global step of the epoch: positions rank, rank + world, ... of the batch."""
-    assert global_batch % world == 0
-    return order[step * global_batch + rank : (step + 1) * global_batch : world]
+def rank_rows(
+    order: np.ndarray, *, step: int, global_batch: int, rank: int, world: int, unit: int = 1
+) -> np.ndarray:
+    """This rank's rows of one global step of the epoch: units rank, rank + world, ... of the batch.
+
+    Args:
+        unit: adjacent rows that stay on one rank.
+    """
+    assert global_batch % (world * unit) == 0
+    batch = order[step * global_batch : (step + 1) * global_batch]
+    return batch.reshape(-1, unit)[rank::world].ravel()

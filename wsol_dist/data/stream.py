@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,16 @@ from wsol_dist.data.config import DataConfig
 from wsol_dist.data.decode import DecodeError, decode_rgb
 from wsol_dist.data.index import Index
 from wsol_dist.data.order import epoch_order, rank_rows, steps_per_epoch
+from wsol_dist.data.pairs import FOUR, class_fours
+from wsol_dist.data.remote import MAX_OPEN_BOUNDED, Ahead, cache_limit
+from wsol_dist.data.ring import Request, Requests, Ring
 from wsol_dist.data.sample import Sample
-from wsol_dist.data.shard import read_sample, to_sample
+from wsol_dist.data.shard import StoredSample, read_sample, to_sample
 from wsol_dist.data.transforms import TrainTransform, squash
 from wsol_dist.errors import UserError
 
+PREFETCH = 4
+"""Batches that each loader process has ready or in work."""
 MAX_OPEN_FILES = 128
 """Tars that a loader process holds open: more than an epoch's lanes, far fewer than a process may open."""
 
@@ -36,6 +41,12 @@ class TrainingBatch:
     """int64."""
     broken: list[str]
     """Ids of images that did not decode; the split's next readable one stands in for each."""
+
+    def pin_memory(self) -> TrainingBatch:
+        """Called by the loader where there is a GPU: copies to it then run beside the computation."""
+        return dataclasses.replace(
+            self, image_BCHW=self.image_BCHW.pin_memory(), label_B=self.label_B.pin_memory()
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,34 +63,63 @@ class EvaluationBatch:
     """bool; False did not decode (its pixels are zero) and counts as a miss."""
     truths: list[Sample]
     """Ids, boxes and masks; the image bytes are left out."""
+    row_B: Tensor
+    """int64: the position of each image among the split's rows."""
 
 
 class ShardReader:
     """Random access to the samples of a split; every loader process opens its own files."""
 
     def __init__(self, index: Index, split: str) -> None:
-        self.paths = [index.path(number) for number in range(len(index.shards))]
+        self.index = index
+        self.paths = [index.folder / shard.file for shard in index.shards]
         self.rows = index.rows(split)
+        self.max_open = MAX_OPEN_BOUNDED if index.remote and cache_limit() else MAX_OPEN_FILES
         self._open: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def sample(self, row: int) -> Sample:
-        """The stored sample, image not decoded.
+        """The stored sample, its mask decoded, its image not.
 
         Raises:
             DecodeError: the bytes at the row's place are not this sample.
         """
         try:
-            sample = to_sample(read_sample(self._blob(row)))
+            return to_sample(self._stored(row))
         except (ValueError, KeyError) as error:
             raise DecodeError(f"{self.paths[self.rows.shard[row]]}: {error}") from error
-        if sample.id != self.id(row):
-            raise DecodeError(
-                f"{self.paths[self.rows.shard[row]]}: holds {sample.id!r}, not {self.id(row)!r}"
-            )
-        return sample
+
+    def image(self, row: int) -> bytes:
+        """The encoded image: all that training reads of a sample beside the index.
+
+        Raises:
+            DecodeError: the bytes at the row's place are not this sample.
+        """
+        return self._stored(row).image
+
+    def _stored(self, row: int) -> StoredSample:
+        path = self.paths[self.rows.shard[row]]
+        try:
+            stored = read_sample(self._blob(row))
+        except ValueError as error:
+            raise DecodeError(f"{path}: {error}") from error
+        if stored.record["id"] != self.id(row):
+            raise DecodeError(f"{path}: holds {stored.record['id']!r}, not {self.id(row)!r}")
+        return stored
+
+    def ahead(self, batches: Any, row_of: Callable[[Any], int] = int) -> Any:
+        """Batches of items as they are; of a remote folder, the shards of later ones are fetched meanwhile."""
+        remote = self.index.remote
+        if remote is None:
+            return batches
+
+        def missing(batch: Sequence[Any]) -> list[int]:
+            shards = np.unique(self.rows.shard[[row_of(item) for item in batch]]).tolist()
+            return [shard for shard in shards if not remote.has(self.index.shards[shard].file)]
+
+        return Ahead(batches, missing=missing, fetch=self.index.path)
 
     def id(self, row: int) -> str:
         """The id of a row."""
@@ -93,9 +133,9 @@ class ShardReader:
         """The descriptor of a shard; the least recently used is closed when too many are open."""
         file = self._open.pop(shard, None)
         if file is None:
-            if len(self._open) >= MAX_OPEN_FILES:
+            if len(self._open) >= self.max_open:
                 os.close(self._open.pop(next(iter(self._open))))
-            file = os.open(self.paths[shard], os.O_RDONLY)
+            file = self.index.open(shard)
         self._open[shard] = file
         return file
 
@@ -107,27 +147,73 @@ class ShardReader:
             os.close(file)
 
 
-class TrainingSet(Dataset[tuple[Tensor, int, list[str]]]):
-    """Transformed images of a split; an item is asked for by (epoch, row), so its augmentation needs no state."""
+@dataclass(frozen=True, kw_only=True)
+class InSlot:
+    """A batch on its way out of a loader process: its pixels stay in their slot, it arrives as a `TrainingBatch`."""
 
-    def __init__(self, reader: ShardReader, transform: TrainTransform, *, seed: int) -> None:
+    ring: int
+    slot: int
+    labels: list[int]
+    broken: list[str]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrived, (self.ring, self.slot, self.labels, self.broken)
+
+
+def _arrived(ring: int, slot: int, labels: list[int], broken: list[str]) -> TrainingBatch:
+    return TrainingBatch(image_BCHW=Ring.of(ring).read(slot), label_B=torch.tensor(labels), broken=broken)
+
+
+class TrainingSet(Dataset[TrainingBatch]):
+    """Batches of transformed images; an image is asked for by (epoch, row), so its augmentation needs no state."""
+
+    def __init__(self, reader: ShardReader, transform: TrainTransform, *, seed: int, scaled: bool) -> None:
         self.reader, self.transform, self.seed = reader, transform, seed
+        self.cover_px = transform.resize_px if scaled else None
 
-    def __getitem__(self, where: tuple[int, int]) -> tuple[Tensor, int, list[str]]:
-        epoch, row = where
+    def __getitems__(self, request: Request[tuple[int, int]]) -> TrainingBatch | InSlot:
+        """The loader's way to ask for a whole batch at once."""
+        side = self.transform.image_px
+        if request.slot is None:
+            image_BCHW = torch.empty(len(request.items), 3, side, side, dtype=torch.uint8)
+        else:
+            image_BCHW = Ring.of(request.ring).write(request.slot)
+        labels: list[int] = []
         broken: list[str] = []
-        for stand_in in range(row, row + len(self.reader)):
-            at = stand_in % len(self.reader)
+        for image_CHW, (epoch, row) in zip(image_BCHW, request.items, strict=True):
+            rgb_HWC, at = self._readable(row, broken)
+            image_CHW.copy_(self.transform(rgb_HWC, np.random.default_rng([self.seed, epoch, row])))
+            labels.append(int(self.reader.rows.label[at]))
+        if request.slot is None:
+            return TrainingBatch(image_BCHW=image_BCHW, label_B=torch.tensor(labels), broken=broken)
+        return InSlot(ring=request.ring, slot=request.slot, labels=labels, broken=broken)
+
+    def decode(self, encoded: bytes) -> np.ndarray:
+        """Pixels (H, W, 3) uint8, no fewer than the transform needs where the image has them."""
+        return decode_rgb(encoded, cover_px=self.cover_px)
+
+    def _readable(self, row: int, broken: list[str]) -> tuple[np.ndarray, int]:
+        """Pixels of the first candidate that decodes, and its row; ids of those before it are added to `broken`."""
+        tried: list[str] = []
+        for at in self._candidates(row):
             try:
-                rgb = decode_rgb(self.reader.sample(at).image)
+                rgb_HWC = self.decode(self.reader.image(at))
             except DecodeError:
-                broken.append(self.reader.id(at))
+                tried.append(self.reader.id(at))
                 continue
-            rng = np.random.default_rng([self.seed, epoch, row])
-            return self.transform(rgb, rng), int(self.reader.rows.label[at]), broken
+            broken += tried
+            return rgb_HWC, at
         raise UserError(
-            f"no image of the split decodes, the first are {broken[:3]}; run shards/verify.py --deep"
+            f"no image of the split decodes, the first are {tried[:3]}; run shards/verify.py --deep"
         )
+
+    def _candidates(self, row: int) -> Iterator[int]:
+        """The row, then what stands in for it: the next rows of its class, so that pairs stay pairs, then any."""
+        yield row
+        label = self.reader.rows.label
+        after = np.roll(np.arange(len(label)), -row - 1)[:-1]
+        same = label[after] == label[row]
+        yield from np.concatenate([after[same], after[~same]]).tolist()
 
 
 class EvaluationSet(Dataset[tuple[Tensor, bool, Sample]]):
@@ -165,6 +251,8 @@ class TrainingOrder:
     first_step: int
     last_step: int
     """Exclusive."""
+    label_of_row: np.ndarray | None = None
+    """Class of each row; `class_pairs` needs it."""
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         per_epoch = steps_per_epoch(len(self.shard_of_row), self.global_batch)
@@ -174,7 +262,12 @@ class TrainingOrder:
             if known[0] != epoch:
                 known = (epoch, self._epoch(epoch))
             rows = rank_rows(
-                known[1], step=step_in_epoch, global_batch=self.global_batch, rank=self.rank, world=self.world
+                known[1],
+                step=step_in_epoch,
+                global_batch=self.global_batch,
+                rank=self.rank,
+                world=self.world,
+                unit=FOUR if self.data.order == "class_pairs" else 1,
             )
             for micro in np.split(rows, self.accumulation):
                 yield [(epoch, row) for row in micro.tolist()]
@@ -183,9 +276,13 @@ class TrainingOrder:
         return (self.last_step - self.first_step) * self.accumulation
 
     def _epoch(self, epoch: int) -> np.ndarray:
-        return epoch_order(
+        order = epoch_order(
             self.shard_of_row, seed=self.seed, epoch=epoch, lanes=self.data.lanes, window=self.data.window
         )
+        if self.data.order == "uniform":
+            return order
+        assert self.label_of_row is not None
+        return class_fours(order, self.label_of_row, seed=self.seed, epoch=epoch)
 
 
 def training_batches(
@@ -200,8 +297,14 @@ def training_batches(
     transform = TrainTransform(
         resize_px=data.resize_px or round(image_px * 8 / 7), image_px=image_px, flip=data.flip
     )
-    dataset = TrainingSet(reader, transform, seed=order.seed)
-    return _loader(dataset, order, data.workers, _collate_training)
+    dataset = TrainingSet(reader, transform, seed=order.seed, scaled=data.decoder == "scaled")
+    requests = Requests(
+        reader.ahead(order, row_of=lambda item: item[1]),
+        # Those in work or ready, one that is just being handed over, one that the trainer holds.
+        num_slots=data.workers * PREFETCH + 2 if data.workers else 0,
+        shape=(order.global_batch // order.world // order.accumulation, 3, image_px, image_px),
+    )
+    return _loader(dataset, requests, data.workers, _as_it_is)
 
 
 def evaluation_batches(
@@ -213,23 +316,34 @@ def evaluation_batches(
     batch_size: int,
     workers: int,
     image_px: int,
+    positions: Sequence[int] | None = None,
 ) -> Iterator[EvaluationBatch]:
-    """This rank's share of a split; all ranks get the same number of batches, filled up with marked padding."""
+    """This rank's share of a split; all ranks get the same number of batches, filled up with marked padding.
+
+    `positions` names the rows of the split that are wanted, at least one; None is all of them.
+    """
     reader = ShardReader(index, split)
-    own = np.arange(rank, len(reader), world)
-    per_rank = -(-len(reader) // world)
-    # Padding repeats row 0: ranks then do equal numbers of forward passes, even with more ranks than images.
-    padded = np.concatenate([own, np.zeros(per_rank - len(own), dtype=np.int64)])
+    wanted = np.arange(len(reader)) if positions is None else np.asarray(positions, np.int64)
+    own = wanted[rank::world]
+    per_rank = -(-len(wanted) // world)
+    # Padding repeats the first row: ranks then do equal numbers of forward passes, even with more ranks than images.
+    padded = np.concatenate([own, np.full(per_rank - len(own), wanted[0], dtype=np.int64)])
     batches = [padded[at : at + batch_size].tolist() for at in range(0, per_rank, batch_size)]
     done = 0
     for image_BCHW, decoded_B, truths in _loader(
-        EvaluationSet(reader, image_px), batches, workers, _collate_evaluation
+        EvaluationSet(reader, image_px), reader.ahead(batches), workers, _collate_evaluation
     ):
         valid_B = torch.arange(done, done + len(truths)) < len(own)
+        row_B = torch.from_numpy(padded[done : done + len(truths)])
         done += len(truths)
         label_B = torch.tensor([truth.labels[0] for truth in truths])
         yield EvaluationBatch(
-            image_BCHW=image_BCHW, label_B=label_B, valid_B=valid_B, decoded_B=decoded_B, truths=truths
+            image_BCHW=image_BCHW,
+            label_B=label_B,
+            valid_B=valid_B,
+            decoded_B=decoded_B,
+            truths=truths,
+            row_B=row_B,
         )
 
 
@@ -242,17 +356,12 @@ def _loader(dataset: Dataset[Any], batches: Any, workers: int, collate: Any) -> 
         multiprocessing_context="fork" if workers else None,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=PREFETCH if workers else None,
     )
 
 
-def _collate_training(items: list[tuple[Tensor, int, list[str]]]) -> TrainingBatch:
-    images, labels, broken = zip(*items, strict=True)
-    return TrainingBatch(
-        image_BCHW=torch.stack(images),
-        label_B=torch.tensor(labels),
-        broken=[one for ids in broken for one in ids],
-    )
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def _collate_evaluation(items: list[tuple[Tensor, bool, Sample]]) -> tuple[Tensor, Tensor, list[Sample]]:
