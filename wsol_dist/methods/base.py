@@ -16,6 +16,19 @@ from wsol_dist.errors import UserError
 class MethodConfig:
     """What every method's knobs share. A method derives its own `Config` from it, beside itself."""
 
+    def recipe_problem(self, *, order: str, num_before: int) -> str | None:
+        """What of the rest of the recipe does not go with this method and how to mend it; None where all does.
+
+        Args:
+            order: `data.order`.
+            num_before: how many runs come first and hand their weights over (`before`).
+        """
+        return f"before: this method trains in one stage, {num_before} given" if num_before else None
+
+    def classifier_files(self) -> tuple[str, ...]:
+        """Weight files that must have been trained on the very classes of the shards."""
+        return ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Localization:
@@ -37,6 +50,8 @@ class Method(nn.Module):
     """Side of the square input that the method wants, in pixels."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    class_agnostic: bool = False
+    """An image has one map, whatever the class."""
 
     def forward(self, image_BCHW: Tensor, label_B: Tensor) -> dict[str, Tensor]:
         """The training loss of a batch.
@@ -85,6 +100,17 @@ class Method(nn.Module):
                 )
         missing, unexpected = self.load_state_dict(state, strict=False)
         return [f"not in the file: {name}" for name in missing] + [f"not used: {name}" for name in unexpected]
+
+    def load_before(self, state: dict[str, Tensor], *, source: str) -> None:
+        """Take what a run that came first trained; only for methods that train in several stages.
+
+        Args:
+            source: what to call it in a message.
+
+        Raises:
+            UserError: it does not fit.
+        """
+        raise NotImplementedError
 
     def trained_keys(self) -> set[str]:
         """State-dict keys, buffers included, that a run of this configuration trains.

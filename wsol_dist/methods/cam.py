@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from wsol_dist.errors import UserError
 from wsol_dist.methods.base import Localization, Method, MethodConfig, top_class
-from wsol_dist.models.backbones import build_cnn, download_state
+from wsol_dist.models.backbones import build_cnn
 from wsol_dist.models.stems import keep_bn_eval
-from wsol_dist.models.weights import downloads_wanted, load_checked, read_state, wanted
+from wsol_dist.models.weights import load_checked
 
 PROBE_PX = 64
 
@@ -61,13 +61,13 @@ class CAM(Method):
         self.config = config
         self.image_px, self.mean, self.std = config.image_px, config.mean, config.std
         self.model: Any = build_cnn(
-            config.arch, config.model_kwargs, num_classes=num_classes, checkpoint=config.checkpoint
+            config.arch,
+            config.model_kwargs,
+            num_classes=num_classes,
+            checkpoint=config.checkpoint,
+            pretrained=config.pretrained,
+            bn_checkpoint=config.bn_checkpoint,
         )
-        if downloads_wanted(config.pretrained):
-            self._load_download()
-        if wanted(config.bn_checkpoint):
-            source = f"method.bn_checkpoint {config.bn_checkpoint}"
-            load_checked(self.model, read_state(str(config.bn_checkpoint)), source=source, partial=True)
         _check_linear_on_average(self.model, config.arch)
 
     def forward(self, image_BCHW: Tensor, label_B: Tensor) -> dict[str, Tensor]:
@@ -103,15 +103,6 @@ class CAM(Method):
         # Residual branches that start at 0 would hold back the first step's gradients; batch statistics would make
         # the loss depend on the number of ranks.
         return CAMConfig(arch="resnet10t", model_kwargs={"zero_init_last": False}, image_px=64, bn_eval=True)
-
-    def _load_download(self) -> None:
-        classifier = self.model.default_cfg["classifier"]
-        own = self.model.state_dict()
-        state = download_state(self.config.arch)
-        for name, tensor in state.items():
-            if name.startswith(f"{classifier}.") and own[name].shape != tensor.shape:
-                state[name] = own[name]
-        load_checked(self.model, state, source=f"timm's weights of {self.config.arch}")
 
 
 def _check_linear_on_average(model: Any, arch: str) -> None:

@@ -159,25 +159,44 @@ def build_vit(config: ViTConfig, image_px: int) -> ViT:
 
 
 def build_cnn(
-    arch: str, kwargs: dict[str, bool | int | float | str], *, num_classes: int, checkpoint: str | None = None
+    arch: str,
+    kwargs: dict[str, bool | int | float | str],
+    *,
+    num_classes: int,
+    checkpoint: str | None = None,
+    pretrained: bool = False,
+    bn_checkpoint: str | None = None,
 ) -> Any:
-    """A timm CNN; a local checkpoint must fit, except that a classifier of another class count is left out.
+    """A timm CNN; its weights must fit, except that a classifier of another class count is left out.
+
+    Args:
+        checkpoint: local weights in timm's format.
+        pretrained: timm's own weights instead, through the network.
+        bn_checkpoint: local batch-norm tensors that are loaded over them.
 
     Raises:
         UserError: unknown architecture or argument, or a file that does not fit.
     """
     cnn = build_timm(arch, dict(kwargs), num_classes=num_classes)
     if wanted(checkpoint):
-        state = read_state(str(checkpoint))
-        classifier = cnn.default_cfg["classifier"]
-        own = cnn.state_dict()
-        names = [name for name in state if name.startswith(f"{classifier}.") and name in own]
-        other = [name for name in names if own[name].shape != state[name].shape]
-        for name in other:
-            log.info("%s: not used: %s (%d classes wanted)", checkpoint, name, num_classes)
-        kept = {name: tensor for name, tensor in state.items() if name not in other}
-        load_checked(cnn, kept | {name: own[name] for name in other}, source=f"checkpoint {checkpoint}")
+        _load_but_classifier(cnn, read_state(str(checkpoint)), source=f"checkpoint {checkpoint}")
+    elif downloads_wanted(pretrained):
+        _load_but_classifier(cnn, download_state(arch), source=f"timm's weights of {arch}")
+    if wanted(bn_checkpoint):
+        source = f"bn_checkpoint {bn_checkpoint}"
+        load_checked(cnn, read_state(str(bn_checkpoint)), source=source, partial=True)
     return cnn
+
+
+def _load_but_classifier(cnn: Any, state: State, *, source: str) -> None:
+    classifier = cnn.default_cfg["classifier"]
+    own = cnn.state_dict()
+    names = [name for name in state if name.startswith(f"{classifier}.") and name in own]
+    other = [name for name in names if own[name].shape != state[name].shape]
+    for name in other:
+        log.info("%s: not used: %s (%d outputs wanted)", source, name, len(own[name]))
+    kept = {name: tensor for name, tensor in state.items() if name not in other}
+    load_checked(cnn, kept | {name: own[name] for name in other}, source=source)
 
 
 def download_state(arch: str) -> State:

@@ -94,3 +94,23 @@ class ViTConfig:
             raise ValueError(
                 f"backbone.patch_px: {self.patch_px} is not a power of two, as the conv stem needs"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CNNConfig:
+    """A network of timm and the weights that it starts from."""
+
+    arch: str = "resnet18"
+    """Name of a timm model."""
+    model_kwargs: dict[str, bool | int | float | str] = field(default_factory=dict)
+    """Further arguments of the model, e.g. `pad_type: same`."""
+    pretrained: bool = False
+    """Download timm's weights for `arch`; the only switch that uses the network."""
+    checkpoint: str | None = None
+    """Local weights: a file in timm's format, or `model.safetensors` of a checkpoint of ours."""
+    bn_checkpoint: str | None = None
+    """Local file of batch-norm tensors that is loaded over `checkpoint`."""
+
+    def __post_init__(self) -> None:
+        if self.pretrained and self.checkpoint:
+            raise ValueError(f"{self.arch}: give either `pretrained` or `checkpoint`, not both")
