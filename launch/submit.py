@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Submit a training and the evaluator job behind it: python launch/submit.py --nodes 8 [RECIPE] [overrides]."""
+"""Submit a training and the evaluator job beside it: python launch/submit.py --nodes 8 [RECIPE] [overrides]."""
 
 import sys
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # MOLT on ILSVRC-2012, 8 nodes x 8 GPUs:  SHARDS=/shared/imagenet sbatch slurm/molt_64gpu.sh [overrides]
-# The same training code as `python launch/submit.py --nodes 8`; the evaluator is queued behind it.
+# The same training code as `python launch/submit.py --nodes 8`; the evaluator starts with it and follows it.
 #SBATCH --job-name=molt-64gpu
 #SBATCH --nodes=8
 #SBATCH --ntasks-per-node=8
@@ -25,7 +25,7 @@ export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}
 
 echo "run folder $RUN; watch: tail -F $PWD/$SLURM_JOB_NAME-$SLURM_JOB_ID.log; squeue -j $SLURM_JOB_ID"
 if [ "${SLURM_RESTART_COUNT:-0}" = 0 ]; then
-  sbatch --dependency="afterany:$SLURM_JOB_ID" --ntasks-per-node="$SLURM_NTASKS_PER_NODE" \
+  sbatch --dependency="after:$SLURM_JOB_ID" --ntasks-per-node="$SLURM_NTASKS_PER_NODE" \
     --gpus-per-node="$SLURM_GPUS_PER_NODE" --cpus-per-task="$SLURM_CPUS_PER_TASK" \
     slurm/evaluate.sh "$RUN" "$SHARDS"
 fi

@@ -4,83 +4,73 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
+import os
+import pickle
 import shutil
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from torch import Tensor
 
 from tests.damage import break_image
+from tests.hue import Hue, HueConfig, config
 from tests.pool import RankPool
-from wsol_dist.config import Config, from_dict
+from wsol_dist.config import Config
 from wsol_dist.data.index import Index
 from wsol_dist.data.pack import PackOptions, make_plan, pack
 from wsol_dist.data.sample import Item, Sample
 from wsol_dist.data.stream import ShardReader
+from wsol_dist.errors import RankError
 from wsol_dist.evaluator import scoring
 from wsol_dist.evaluator.evaluate import Evaluation, evaluate_checkpoint
 from wsol_dist.evaluator.identity import identify
-from wsol_dist.methods.base import Localization, Method, MethodConfig, pick_maps, top_class
+from wsol_dist.launching.processes import spawn
+from wsol_dist.methods.base import Localization
 from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.metrics.threshold import Threshold
 from wsol_dist.ranks import Ranks
 from wsol_dist.report.rows import read_rows
 
 NUM_TEST = 33
-BATCH = 6  # 17 and 16 test images on two ranks: the last batch is cut, and one image in it is padding
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class HueConfig(MethodConfig):
-    """Nothing to set."""
-
-
-class Hue(Method):
-    """Scores each pixel by itself: what shares its batch changes no bit, as it may in a network."""
-
-    Config = HueConfig
-    image_px, mean, std = 32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-
-    def __init__(self, config: HueConfig, num_classes: int) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(1)
-        self.colour_C3 = torch.nn.Parameter(torch.rand(num_classes, 3, generator=generator) * 2 - 1)
-
-    def localize(self, image_BCHW: Tensor, class_BK: Tensor | None = None) -> Localization:
-        distance = (image_BCHW[:, None] - self.colour_C3[None, :, :, None, None]).abs().sum(dim=2)
-        score_BChw = -torch.nn.functional.avg_pool2d(distance, 2)
-        prob_BC = score_BChw.mean(dim=(2, 3)).softmax(dim=1)
-        class_BK = top_class(prob_BC, class_BK)
-        return Localization(prob_BC=prob_BC, class_BK=class_BK, map_BKhw=pick_maps(score_BChw, class_BK))
+"""In batches of 6 on two ranks: the last batch is cut, and one image in it is padding."""
 
 
 class OddNumber:
     """The tiny shards with an odd number of test images."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, num_test: int = NUM_TEST) -> None:
+        self.num_test = num_test
         self.index = Index.load(folder)
         self.classes = self.index.classes
+        self.known_counts: dict[str, int] = {}
         self.readers = {split: ShardReader(self.index, split) for split in ("val", "test")}
 
     def items(self) -> Iterator[Item]:
         for split, reader in self.readers.items():
-            for row in range(len(reader) if split == "val" else NUM_TEST):
+            for row in range(len(reader) if split == "val" else self.num_test):
                 yield Item(id=reader.id(row), split=split, labels=reader.rows.labels(row), where=row)
 
     def read(self, item: Item) -> Sample:
         return self.readers[item.split].sample(int(item.where))
 
 
-@pytest.fixture(scope="module")
-def ragged_shards(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("ragged")
-    source = OddNumber(tiny_shards)
-    options = PackOptions(out=folder, workers=1, samples_per_shard=8, val_fraction=0.0)
+def pack_odd(
+    tiny_shards: Path, folder: Path, *, num_test: int = NUM_TEST, shard: int = 8, seed: int = 0
+) -> Path:
+    source = OddNumber(tiny_shards, num_test)
+    options = PackOptions(out=folder, workers=1, samples_per_shard=shard, val_fraction=0.0, seed=seed)
     pack(make_plan("odd", source, HueConfig(), options), source, options)
     return folder
+
+
+@pytest.fixture(scope="module")
+def ragged_shards(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pack_odd(tiny_shards, tmp_path_factory.mktemp("ragged"))
 
 
 @pytest.fixture
@@ -89,22 +79,9 @@ def own_ragged_shards(ragged_shards: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(ragged_shards, tmp_path / "shards"))
 
 
-def config(shards: Path, *, workers: int = 0) -> Config:
-    return from_dict(
-        {
-            "name": "hue",
-            "method": {"name": f"{__name__}:Hue"},
-            "data": {"index": str(shards)},
-            "evaluate": {"size_px": 32, "batch_size": BATCH, "workers": workers, "cases": 5},
-            "track": {"wandb": "off"},
-        },
-        origin="test",
-    )
-
-
 def score(ranks: Ranks, shards: Path, workers: int, threshold: Threshold) -> Evaluation:
-    """One rank's evaluation of the test split."""
-    return evaluate_checkpoint(
+    """One rank's evaluation of the test split, its rows as a list, which can be sent."""
+    found = evaluate_checkpoint(
         Hue(HueConfig(), 8),
         shards,
         split="test",
@@ -112,6 +89,14 @@ def score(ranks: Ranks, shards: Path, workers: int, threshold: Threshold) -> Eva
         ranks=ranks,
         threshold=threshold,
     )
+    return dataclasses.replace(found, rows=list(found.rows))
+
+
+def assert_all_equal(found: list[Evaluation], alone: Evaluation) -> None:
+    assert found[0].rows == alone.rows
+    assert all(one.rows == [] for one in found[1:])
+    for one in found:
+        assert_equal(one, alone)
 
 
 def assert_equal(one: Evaluation, other: Evaluation) -> None:
@@ -119,7 +104,6 @@ def assert_equal(one: Evaluation, other: Evaluation) -> None:
     assert one.threshold == other.threshold
     assert one.curves.keys() == other.curves.keys()
     assert all(np.array_equal(one.curves[name], other.curves[name]) for name in one.curves)
-    assert one.rows == other.rows
     assert one.broken == other.broken
     assert [case.id for case in one.cases] == [case.id for case in other.cases]
     assert all(np.array_equal(a.map_hw, b.map_hw) for a, b in zip(one.cases, other.cases, strict=True))
@@ -135,8 +119,65 @@ def test_two_ranks_count_what_one_counts(
     # Neither nothing nor everything is right: equal numbers mean something.
     assert 0 < (alone.value("gt_known") or 0) < 100
     assert 0 < (alone.value("cls_top1") or 0) < 100
-    for one in rank_pool.run(score, ragged_shards, workers, threshold):
+    assert_all_equal(rank_pool.run(score, ragged_shards, workers, threshold), alone)
+
+
+def test_another_order_of_the_shards_gives_the_same(
+    rank_pool: RankPool, tiny_shards: Path, ragged_shards: Path, tmp_path: Path
+) -> None:
+    alone = score(Ranks(), ragged_shards, 0, thresholds.oracle())
+    other = pack_odd(tiny_shards, tmp_path / "other", shard=5, seed=9)
+    for one in (
+        score(Ranks(), other, 0, thresholds.oracle()),
+        rank_pool.run(score, other, 2, thresholds.oracle())[0],
+    ):
+        assert [row["id"] for row in one.rows] != [row["id"] for row in alone.rows]
+        assert sorted(one.rows, key=lambda row: row["id"]) == sorted(alone.rows, key=lambda row: row["id"])
         assert_equal(one, alone)
+
+
+def score_to_file(own: Ranks, shards: Path, workers: int, threshold: Threshold, folder: Path) -> None:
+    (folder / str(own.rank)).write_bytes(pickle.dumps(score(own, shards, workers, threshold)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("world", "num_test", "workers"), [(3, NUM_TEST, 2), (4, NUM_TEST, 3), (4, 3, 0)])
+def test_three_and_four_ranks_count_what_one_counts(
+    tiny_shards: Path, tmp_path: Path, world: int, num_test: int, workers: int
+) -> None:
+    shards = pack_odd(tiny_shards, tmp_path / "shards", num_test=num_test)
+    (tmp_path / "found").mkdir()
+    spawn(score_to_file, world, shards, workers, thresholds.oracle(), tmp_path / "found")
+    found = [pickle.loads((tmp_path / "found" / str(rank)).read_bytes()) for rank in range(world)]
+    alone = score(Ranks(), shards, 0, thresholds.oracle())
+    assert len(alone.rows) == num_test
+    assert_all_equal(found, alone)
+
+
+class Dying(Hue):
+    """Is killed on the last rank, in its second batch, with the others on their way."""
+
+    batches = 0
+
+    def localize(self, image_BCHW: Tensor, class_BK: Tensor | None = None) -> Localization:
+        self.batches += 1
+        if os.environ["RANK"] == "2" and self.batches == 2:
+            Path(os.environ["TIME_OF_DEATH"]).write_text(str(time.time()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().localize(image_BCHW, class_BK)
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_ends_all_with_its_name(
+    ragged_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIME_OF_DEATH", str(tmp_path / "death"))
+    recipe = config(ragged_shards, method={"name": f"{__name__}:Dying"})
+    with pytest.raises(RankError, match="rank 2 of 3 was ended by signal SIGKILL"):
+        spawn(run_work, 3, work_of(recipe, tmp_path / "run"))
+    assert time.time() - float((tmp_path / "death").read_text()) < 30
+    assert multiprocessing.active_children() == []
+    assert not list((tmp_path / "run").glob("eval/*.json"))
 
 
 @pytest.mark.parametrize("row", [2, NUM_TEST - 1], ids=["rank 0", "the last, alone in its batch"])
@@ -146,8 +187,7 @@ def test_a_damaged_image_is_a_named_miss_on_any_rank(
     whole = score(Ranks(), own_ragged_shards, 0, thresholds.fixed(0.5))
     broken = break_image(own_ragged_shards, "test", row=row)
     alone = score(Ranks(), own_ragged_shards, 0, thresholds.fixed(0.5))
-    for one in rank_pool.run(score, own_ragged_shards, 1, thresholds.fixed(0.5)):
-        assert_equal(one, alone)
+    assert_all_equal(rank_pool.run(score, own_ragged_shards, 1, thresholds.fixed(0.5)), alone)
     assert alone.broken == [broken]
     assert len(alone.rows) == NUM_TEST
     lost = {row["id"]: row for row in whole.rows}[broken]
@@ -157,23 +197,28 @@ def test_a_damaged_image_is_a_named_miss_on_any_rank(
         assert alone.value(name) == pytest.approx((whole.value(name) or 0) - 100 * lost[name] / NUM_TEST)
 
 
-def run_work(ranks: Ranks, work: scoring.Work) -> None:
-    scoring.run(ranks, work)
-
-
-def test_the_files_are_the_same(rank_pool: RankPool, ragged_shards: Path, tmp_path: Path) -> None:
-    work = scoring.Work(
-        config=config(ragged_shards),
-        identity=identify(config(ragged_shards), str(ragged_shards), weights=None, whole=False),
-        index=str(ragged_shards),
+def work_of(recipe: Config, folder: Path, **more: object) -> scoring.Work:
+    return scoring.Work(
+        config=recipe,
+        identity=identify(recipe, recipe.data.index, weights=None, whole=False),
+        index=recipe.data.index,
         splits=("val", "test"),
         weights=None,
         whole=False,
         step=7,
         checkpoint="step-00000007",
         threshold=None,
-        folder=tmp_path / "one",
+        folder=folder,
+        **more,
     )
+
+
+def run_work(ranks: Ranks, work: scoring.Work) -> None:
+    scoring.run(ranks, work)
+
+
+def test_the_files_are_the_same(rank_pool: RankPool, ragged_shards: Path, tmp_path: Path) -> None:
+    work = work_of(config(ragged_shards), tmp_path / "one", save_maps=True)
     run_work(Ranks(), work)
     rank_pool.run(run_work, dataclasses.replace(work, folder=tmp_path / "two"))
     files = [
@@ -191,9 +236,13 @@ def test_the_files_are_the_same(rank_pool: RankPool, ragged_shards: Path, tmp_pa
         rows = [read_rows(tmp_path / name / f"eval/{split}-step-00000007.parquet") for name in ("one", "two")]
         assert rows[0] == rows[1]
     assert records[0]["threshold"]["source"] == "val"
-    pictures = [case["picture"] for case in records[0]["cases"]]
-    assert len(pictures) == 5
-    for picture in pictures:
+    cases = records[0]["cases"]
+    assert sum("fixed" in case["groups"] for case in cases) == 5
+    assert any("worst" in case["groups"] for case in cases)
+    for picture in (case["picture"] for case in cases):
         assert (tmp_path / "one/eval" / picture).read_bytes() == (
             tmp_path / "two/eval" / picture
         ).read_bytes()
+    for tar in (tmp_path / "one/eval").glob("*-maps/*.tar"):
+        assert tar.read_bytes() == (tmp_path / "two/eval" / tar.parent.name / tar.name).read_bytes()
+    assert len(list((tmp_path / "two/eval").glob("test-*-maps/*.tar"))) == 5

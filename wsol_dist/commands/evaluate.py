@@ -1,14 +1,15 @@
 """Score a run or a recipe's weights: wsol evaluate RUN|RECIPE --index SHARDS --split val,test [overrides].
 
 RUN is a run folder, of which the newest checkpoint (or --step) is scored; RECIPE a recipe's name or .yaml
-file, whose weights are what it names itself or --init. Results go into RUN/eval. The split `val` chooses the
-threshold that other splits then get.
+file, whose weights are what it names itself or --init. Results go into RUN/eval. The held-out split (val.split)
+chooses the threshold that other splits then get. With --follow every checkpoint of RUN is scored on the held-out
+split while training goes on, <RUN>/best.json names the best, and it ends when training does.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,10 @@ from wsol_dist.data.index import Index
 from wsol_dist.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from wsol_dist.evaluator.scoring import Work
+    from wsol_dist.evaluator.work import Work
+
+WAIT_FOR_RUN_S = 1800.0
+"""How long --follow waits for a run folder: its job may start before that of the training made one."""
 
 
 def main(argv: list[str]) -> int:
@@ -30,6 +34,8 @@ def main(argv: list[str]) -> int:
     own, rest = split_arguments(parser, argv)
     if own.procs < 1:
         raise UserError(f"--procs: given {own.procs}, at least 1 is needed")
+    if own.follow:
+        return follow_run(own, rest)
     work = plan(own, rest)
     from wsol_dist.evaluator.scoring import check_thresholds, run
     from wsol_dist.launching.processes import spawn
@@ -39,6 +45,62 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def follow_run(own: argparse.Namespace, rest: list[str]) -> int:
+    """`--follow`: check what can be checked before there is a checkpoint, then follow."""
+    check_follow(own)
+    folder = Path(own.target)
+    until = time.monotonic() + WAIT_FOR_RUN_S
+    while not (folder / "config.yaml").is_file() and time.monotonic() < until:
+        time.sleep(2)
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"{folder}: --follow: no run folder, not even after {WAIT_FOR_RUN_S / 60:g} minutes")
+    from wsol_dist.evaluator.follow import Following, follow
+    from wsol_dist.evaluator.identity import identify
+    from wsol_dist.evaluator.scoring import check_thresholds
+    from wsol_dist.evaluator.work import Work
+    from wsol_dist.launching.processes import spawn
+
+    raw = read_yaml(folder / "config.yaml")
+    config = override(from_dict(raw, origin=str(folder)), rest, prog=f"wsol evaluate {folder}")
+    index, val = own.index or config.data.index, config.val.split
+    final = tuple(name for name in (own.final_split or "").split(",") if name)
+    check(config, index, splits=(val, *final), weights=None)
+    check_threshold(own.threshold)
+    if val in final:
+        raise UserError(f"--final-split: {val!r} is the held-out split, which is scored anyway; name another")
+    work = Work(
+        config=config,
+        identity=identify(config, index, weights=None, whole=True),
+        index=index,
+        splits=(val, *final),
+        weights=None,
+        whole=True,
+        step=0,
+        checkpoint="",
+        threshold=own.threshold,
+        folder=folder,
+    )
+    check_thresholds(work)
+    spawn(follow, own.procs, Following(work=work, final_splits=final, final=own.final))
+    return 0
+
+
+def check_follow(own: argparse.Namespace) -> None:
+    """Refuse what goes with one scoring only.
+
+    Raises:
+        UserError: the first of it.
+    """
+    for name in ("init", "step", "out", "split", "save_maps"):
+        if getattr(own, name):
+            raise UserError(
+                f"--{name.replace('_', '-')}: does not go with --follow, which scores every checkpoint of RUN on the "
+                "held-out split (val.split) and at the end the splits of --final-split"
+            )
+    if Path(own.target).suffix in (".yaml", ".yml") or own.target in recipe_names():
+        raise UserError(f"{own.target}: --follow: follows a run folder, this is a recipe; give runs/NAME")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="wsol evaluate", description=__doc__, allow_abbrev=False, add_help=False
@@ -46,17 +108,27 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("target", metavar="RUN|RECIPE", help="run folder, name of a recipe, or .yaml file")
     parser.add_argument("--init", type=Path, help="weights to score: a file, or a run folder")
     parser.add_argument("--index", help="folder of the shards; default the recipe's data.index")
-    parser.add_argument("--split", default="test", help="one or several, scored in turn; default test")
+    parser.add_argument("--split", help="one or several, scored in turn; default test")
     parser.add_argument("--procs", type=int, default=1, help="processes on this machine; default 1")
     parser.add_argument(
         "--threshold",
-        help="val, oracle, fixed or a number in [0, 1); default: oracle for the split val, which chooses; "
-        "for others val where the same was scored at this step, else fixed",
+        help="val, oracle, fixed (the recipe's) or a number in [0, 1); default: oracle for the held-out split, which "
+        "chooses, and val for others",
     )
     parser.add_argument(
         "--out", type=Path, help="folder that gets eval/; default RUN, or runs/NAME for a recipe"
     )
-    parser.add_argument("--step", type=int, help="score this checkpoint of RUN instead of the newest")
+    parser.add_argument(
+        "--step", help="score this checkpoint of RUN, a number or best, instead of the newest"
+    )
+    parser.add_argument(
+        "--save-maps", action="store_true", help="keep the score maps as well: 8-bit tars below RUN/eval"
+    )
+    parser.add_argument("--follow", action="store_true", help="score each checkpoint of RUN as it is written")
+    parser.add_argument("--final-split", help="--follow: splits to score once when training is through")
+    parser.add_argument(
+        "--final", choices=("best", "last"), default="best", help="--follow: checkpoint for --final-split"
+    )
     return parser
 
 
@@ -67,8 +139,10 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Work:
         UserError: what does not exist or does not fit, and how to mend it.
     """
     from wsol_dist.evaluator.identity import identify
-    from wsol_dist.evaluator.scoring import Work
+    from wsol_dist.evaluator.work import Work
 
+    if own.final_split:
+        raise UserError("--final-split: goes with --follow; without it --split names what is scored")
     target = Path(own.target)
     is_run = (target / "config.yaml").is_file()
     if target.is_dir() and not is_run:
@@ -81,7 +155,7 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Work:
     else:
         config = load(own.target, rest)
     weights, step, checkpoint = find_weights(own, target if is_run else None)
-    splits = tuple(name for name in own.split.split(",") if name)
+    splits = tuple(name for name in (own.split or "test").split(",") if name)
     index = own.index or config.data.index
     check(config, index, splits=splits, weights=weights)
     check_threshold(own.threshold)
@@ -97,6 +171,7 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Work:
         checkpoint=checkpoint,
         threshold=own.threshold,
         folder=own.out or (target if is_run else Path("runs") / config.name),
+        save_maps=own.save_maps,
     )
 
 
@@ -114,10 +189,32 @@ def find_weights(own: argparse.Namespace, run_folder: Path | None) -> tuple[Path
     steps = {checkpoint.step_of(path): path for path in checkpoint.complete_checkpoints(run_folder)}
     if not steps:
         raise UserError(f"{run_folder}: no complete checkpoint yet; train it, or give weights with --init")
-    step = max(steps) if own.step is None else own.step
+    step = max(steps) if own.step is None else wanted_step(own.step, run_folder)
     if step not in steps:
         raise UserError(f"--step: {run_folder} has no checkpoint {step}; it has {', '.join(map(str, steps))}")
-    return steps[step] / checkpoint.WEIGHTS, step, steps[step].name
+    weights = checkpoint.evaluated_weights(steps[step])
+    averaged = " (averaged weights, train.ema)" if weights.name == checkpoint.EMA_WEIGHTS else ""
+    return weights, step, f"{steps[step].name}{averaged}"
+
+
+def wanted_step(given: str, run_folder: Path) -> int:
+    """The number behind `--step`.
+
+    Raises:
+        UserError: neither a number nor best; no best is known yet.
+    """
+    from wsol_dist.engine.run_state import BEST_FILE, read_best
+
+    if given.isdigit():
+        return int(given)
+    if given != "best":
+        raise UserError(f"--step: given {given!r}; allowed: the number of a step, or best")
+    best = read_best(run_folder)
+    if best is None:
+        raise UserError(
+            f"--step best: {run_folder} has no {BEST_FILE}; wsol evaluate {run_folder} --follow finds the best"
+        )
+    return int(best["step"])
 
 
 def check(config: Config, index_dir: str, *, splits: tuple[str, ...], weights: Path | None) -> None:
@@ -126,7 +223,7 @@ def check(config: Config, index_dir: str, *, splits: tuple[str, ...], weights: P
     Raises:
         UserError: the first of them.
     """
-    from wsol_dist.model import check_belongs
+    from wsol_dist.model import check_belongs, check_classes
 
     if not index_dir:
         raise UserError("--index: no shards given and none in the recipe; add --index FOLDER")
@@ -136,45 +233,15 @@ def check(config: Config, index_dir: str, *, splits: tuple[str, ...], weights: P
             raise UserError(
                 f"--split: no split {split!r} in {index_dir}; {did_you_mean(split, list(index.splits))}"
             )
-    counts = {"the recipe (data.num_classes)": config.data.num_classes}
-    names = None
+    cure = "give the shards that belong to it with --index"
+    if config.data.num_classes not in (None, len(index.classes)):
+        raise UserError(
+            f"the recipe (data.num_classes) is for {config.data.num_classes} classes, the shards in {index_dir} "
+            f"have {len(index.classes)}; {cure}"
+        )
     if weights is not None:
         check_belongs(weights, config.method_name)
-        names = trained_classes(weights)
-        counts[str(weights)] = None if names is None else len(names)
-    for what, count in counts.items():
-        if count not in (None, len(index.classes)):
-            raise UserError(
-                f"{what} is for {count} classes, the shards in {index_dir} have {len(index.classes)}; "
-                "give the shards that belong to it with --index"
-            )
-    for label, (there, here) in enumerate(zip(names or (), index.classes, strict=False)):
-        # A class that is only called by its number has no name to compare.
-        if there != here and str(label) not in (there, here):
-            raise UserError(
-                f"{weights}: class {label} is {there!r} there and {here!r} in the shards in {index_dir}; "
-                "give shards with the same classes in the same order with --index"
-            )
-
-
-def trained_classes(weights: Path) -> list[str] | None:
-    """The names of the classes that a checkpoint of ours was trained on; None for a foreign file.
-
-    Raises:
-        UserError: it says so in a way that this version does not read.
-    """
-    from wsol_dist.engine.checkpoint import weights_metadata
-
-    metadata = weights_metadata(weights)
-    if "method" not in metadata:  # in a foreign file the other keys mean something else
-        return None
-    try:
-        names = json.loads(metadata["classes"])
-    except (KeyError, ValueError):
-        names = None
-    if not isinstance(names, list):
-        raise UserError(f"{weights}: damaged: its metadata has no list of classes; give another checkpoint")
-    return [str(name) for name in names]
+        check_classes(weights, index, cure=cure)
 
 
 def check_threshold(given: str | None) -> None:

@@ -12,23 +12,21 @@ different shards of one column.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import math
 import os
 import tarfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wsol_dist.atomic import write_atomically
+from wsol_dist.data.arrays import Extension, decode
 from wsol_dist.data.index import CREATED_BY, Index, Rows, Shard, tar_problem
 from wsol_dist.data.shard import BLOCK, END_OF_TAR, tar_member
 from wsol_dist.errors import UserError
@@ -39,7 +37,6 @@ COLUMN_FILE = "column.json"
 BEGUN_FILE = "begun.json"
 """What the tars of an unfinished column are, so that nothing else is mixed in."""
 ROWS_FILE = "rows.parquet"
-Extension = Literal["png", "npy"]
 _SPLITS_ROWS = pa.schema(
     [("split", pa.string()), ("shard", pa.int32()), ("offset", pa.int64()), ("bytes", pa.int64())]
 )
@@ -264,46 +261,6 @@ class Column:
         """The value of a sample as an array; None where it has none."""
         data = self.data(split, row)
         return None if data is None else decode(data, self.about.extension)
-
-
-def encode(value: np.ndarray, extension: Extension) -> bytes:
-    """An array as bytes: png for (H, W) uint8, npy for any."""
-    if extension == "png":
-        assert value.ndim == 2, value.shape
-        assert value.dtype == np.uint8, value.dtype
-        ok, data = cv2.imencode(".png", value)
-        assert ok
-        return data.tobytes()
-    file = io.BytesIO()
-    np.save(file, value, allow_pickle=False)
-    return file.getvalue()
-
-
-def decode(data: bytes, extension: Extension) -> np.ndarray:
-    """The array of `encode`.
-
-    Raises:
-        ValueError: damaged, or an array of objects.
-    """
-    if extension == "npy":
-        return _decode_npy(data)
-    value = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if value is None or value.ndim != 2 or value.dtype != np.uint8:
-        raise ValueError("no 8-bit grey PNG")
-    return value
-
-
-def _decode_npy(data: bytes) -> np.ndarray:
-    """An array whose header claims no more than there is: numpy would allocate what it claims first."""
-    file = io.BytesIO(data)
-    version = np.lib.format.read_magic(file)
-    read_header = (
-        np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    )
-    shape, _, dtype = read_header(file)
-    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
-        raise ValueError(f"an array of shape {shape} and dtype {dtype} in {len(data)} bytes")
-    return np.load(io.BytesIO(data), allow_pickle=False)
 
 
 def keys_of(tar: Path, offsets: Sequence[int]) -> list[str]:

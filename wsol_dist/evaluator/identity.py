@@ -11,6 +11,7 @@ from typing import Any
 
 from wsol_dist.config import Config, to_dict
 from wsol_dist.data.index import Index
+from wsol_dist.metrics.config import EvaluateConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +57,14 @@ def identify(config: Config, index: str, *, weights: Path | None, whole: bool) -
 
     Args:
         index: folder of the shards.
-        weights: None for those that the recipe itself names.
+        weights: None for those that the recipe itself names, or, of a whole checkpoint, for one yet to come.
         whole: the file holds every tensor of the method.
     """
     plain = to_dict(config)
-    evaluate = {name: plain["evaluate"][name] for name in ("size_px", "strict_gt_known")}
-    settings = {"method": plain["method"], "evaluate": evaluate}
+    settings = {"method": plain["method"], "evaluate": curve_knobs(config.evaluate)}
     if not whole:
         settings["seed"] = config.seed
-    if weights is None:
+    if weights is None and not whole:
         named = {name: value for name, value in _flat(plain["method"]) if isinstance(value, str)}
         settings["files"] = {
             name: sha256_of(Path(value)) for name, value in named.items() if Path(value).is_file()
@@ -75,6 +75,11 @@ def identify(config: Config, index: str, *, weights: Path | None, whole: bool) -
         index_sha256=Index.load(index, check_files=False).sha256,
         settings=json.loads(json.dumps(settings)),
     )
+
+
+def curve_knobs(config: EvaluateConfig) -> dict[str, Any]:
+    """The evaluator's knobs that change its curves."""
+    return {name: getattr(config, name) for name in ("size_px", "normalise", "strict_gt_known")}
 
 
 def sha256_of(path: Path) -> str:

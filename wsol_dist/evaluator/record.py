@@ -11,7 +11,8 @@ import simplejpeg
 
 from wsol_dist.atomic import write_atomically
 from wsol_dist.errors import UserError
-from wsol_dist.evaluator.evaluate import Case, Evaluation
+from wsol_dist.evaluator.cases import Case
+from wsol_dist.evaluator.evaluate import Evaluation
 from wsol_dist.evaluator.identity import Identity
 from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.metrics.threshold import Threshold
@@ -19,6 +20,7 @@ from wsol_dist.report.draw import draw_case
 from wsol_dist.report.rows import write_rows
 
 FOLDER = "eval"
+JPEG_QUALITY = 82
 
 
 def stem(split: str, step: int) -> str:
@@ -56,7 +58,9 @@ def save(
     (folder / name).mkdir(parents=True, exist_ok=True)
     files = [f"{name}/case-{number:03d}.jpg" for number in range(len(pictures))]
     for file, picture in zip(files, pictures, strict=True):
-        data = simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality=90, colorsubsampling="444")
+        data = simplejpeg.encode_jpeg(
+            np.ascontiguousarray(picture), quality=JPEG_QUALITY, colorsubsampling="444"
+        )
         write_atomically(folder / file, data)
     about = {"size_px": str(evaluation.size_px), "threshold": json.dumps(evaluation.threshold.to_json())}
     write_rows(folder / f"{name}.parquet", evaluation.rows, about=about)
@@ -132,5 +136,6 @@ def _case(case: Case, file: str) -> dict[str, Any]:
         "predicted": predicted[0],
         "iou": case.row.get("iou"),
         "error_kind": case.row.get("error_kind"),
+        "groups": list(case.groups),
         "picture": file,
     }

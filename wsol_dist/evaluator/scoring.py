@@ -2,81 +2,82 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from wsol_dist.atomic import write_atomically
-from wsol_dist.config import Config, dump, to_dict
+from wsol_dist.config import dump, to_dict
+from wsol_dist.data.broken import BrokenImages, name_some
 from wsol_dist.data.index import Index
-from wsol_dist.errors import UserError
 from wsol_dist.evaluator import record
-from wsol_dist.evaluator.evaluate import Evaluation, evaluate_checkpoint
-from wsol_dist.evaluator.identity import Identity
+from wsol_dist.evaluator.choose_threshold import check_thresholds, threshold_for, transferable
+from wsol_dist.evaluator.evaluate import SaveMaps, evaluate_checkpoint
+from wsol_dist.evaluator.evaluation import Evaluation
+from wsol_dist.evaluator.publish import publish
+from wsol_dist.evaluator.save_maps import map_column
+from wsol_dist.evaluator.work import Work
 from wsol_dist.methods.base import Method
-from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.metrics.threshold import Threshold
 from wsol_dist.model import build_method
 from wsol_dist.models.weights import load_checked, read_state
 from wsol_dist.ranks import Ranks
-from wsol_dist.report.table import print_scores
-from wsol_dist.report.track import Picture, Track
+from wsol_dist.report.track import Track
 
-CHOOSING_SPLIT = "val"
+__all__ = ["Work", "check_thresholds", "open_log", "run", "score_splits"]
+
 PROGRESS_EVERY_S = 10.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """What every rank does; picklable."""
-
-    config: Config
-    identity: Identity
-    """Of weights, shards and knobs together."""
-    index: str
-    splits: tuple[str, ...]
-    weights: Path | None
-    """None: what the recipe itself names."""
-    whole: bool
-    """The weights are a checkpoint of ours: every tensor must be there."""
-    step: int
-    checkpoint: str
-    threshold: str | None
-    """val, oracle, fixed, a number, or None for the default."""
-    folder: Path
 
 
 def run(ranks: Ranks, work: Work) -> None:
     """Score all splits on these ranks; the first rank writes and prints."""
     method, notes = load_method(work, ranks)
+    with open_log(work, ranks) as track:
+        for note in notes:
+            track.line(note)
+
+        def score_one(split: str, threshold: Threshold) -> Evaluation:
+            return score(method, work, split=split, ranks=ranks, threshold=threshold, track=track)
+
+        score_splits(score_one, work, ranks, track)
+
+
+def open_log(work: Work, ranks: Ranks) -> Track:
+    """The evaluator's log in the run's folder, which is made where it is missing."""
     if ranks.is_main:
         work.folder.mkdir(parents=True, exist_ok=True)
         if not (work.folder / "config.yaml").exists():
             write_atomically(work.folder / "config.yaml", dump(work.config).encode())
     ranks.barrier()
-    with Track.open(
+    return Track.open(
         work.folder,
         work.config.track,
         job="evaluate",
         resolved=to_dict(work.config),
         total_steps=None,
         enabled=ranks.is_main,
-    ) as track:
-        for note in notes:
-            track.line(note)
-        chosen: Threshold | None = None
-        for split in work.splits:
-            threshold, why = threshold_for(split, work, chosen)
-            track.line(f"{work.checkpoint} on {split}: {why}")
-            evaluation = score(method, work, split=split, ranks=ranks, threshold=threshold, track=track)
-            if split == CHOOSING_SPLIT:
-                chosen = transferable(evaluation, work)
-            if ranks.is_main:
-                publish(evaluation, work, track)
-            ranks.barrier()
+    )
+
+
+def score_splits(
+    score_one: Callable[[str, Threshold], Evaluation], work: Work, ranks: Ranks, track: Track
+) -> None:
+    """Score the splits in turn; the held-out one gives its threshold to those behind it."""
+    chosen: Threshold | None = None
+    for split in work.splits:
+        threshold, why = threshold_for(split, work, chosen)
+        track.line(f"{work.checkpoint} on {split}: {why}")
+        evaluation = score_one(split, threshold)
+        check_broken(evaluation, work, track)
+        if split == work.config.val.split:
+            chosen = transferable(evaluation, work)
+        if ranks.is_main:
+            publish(evaluation, work, track)
+        ranks.barrier()
 
 
 def load_method(work: Work, ranks: Ranks) -> tuple[Method, list[str]]:
@@ -95,60 +96,6 @@ def load_method(work: Work, ranks: Ranks) -> tuple[Method, list[str]]:
     return method.to(ranks.device).eval(), notes
 
 
-def threshold_for(split: str, work: Work, chosen: Threshold | None) -> tuple[Threshold, str]:
-    """The threshold that a split gets, and a line that says why.
-
-    Raises:
-        UserError: `val` was asked for, and it was not scored at this step, or with other weights, knobs or shards.
-    """
-    evaluate, given = work.config.evaluate, work.threshold
-    if given == "oracle" or (given is None and split == CHOOSING_SPLIT):
-        why = "it chooses the threshold" if split == CHOOSING_SPLIT else "an upper bound"
-        return thresholds.oracle(), f"its own best threshold (oracle): {why}"
-    why_not = f"{CHOOSING_SPLIT!r} is what is to be scored"
-    splits = f"{CHOOSING_SPLIT},{'test' if split == CHOOSING_SPLIT else split}"
-    if given in (None, "val") and split != CHOOSING_SPLIT:
-        if chosen is None:
-            chosen, why_not = record.read_threshold(
-                work.folder / record.FOLDER,
-                CHOOSING_SPLIT,
-                step=work.step,
-                select=evaluate.select,
-                identity=work.identity,
-            )
-        if chosen is not None:
-            return chosen, f"threshold {chosen.value:.3f} as chosen on {CHOOSING_SPLIT}"
-    if given == "val":
-        raise UserError(f"--threshold val: {why_not}; give --split {splits} without --threshold")
-    if given is None:
-        why = f"fixed threshold {evaluate.threshold:.3f}, the recipe's, since {why_not}"
-        return thresholds.fixed(evaluate.threshold), f"{why}; --split {splits} scores both alike"
-    value, where = (evaluate.threshold, "the recipe's") if given == "fixed" else (float(given), "as given")
-    return thresholds.fixed(value), f"fixed threshold {value:.3f}, {where}"
-
-
-def check_thresholds(work: Work) -> None:
-    """Refuse, before anything is scored, a threshold that no split will have chosen by then.
-
-    Raises:
-        UserError: as `threshold_for`.
-    """
-    for split in work.splits:
-        threshold_for(split, work, None)
-        if split == CHOOSING_SPLIT:
-            break
-
-
-def transferable(evaluation: Evaluation, work: Work) -> Threshold | None:
-    """The threshold that a scored held-out split gives to the others; None where it has no boxes."""
-    select = work.config.evaluate.select
-    if select not in evaluation.curves:
-        return None
-    curves = {name: curve.tolist() for name, curve in evaluation.curves.items()}
-    origin = f"{record.FOLDER}/{record.stem(evaluation.split, work.step)}.json"
-    return thresholds.from_curves(curves, select=select, origin=origin)
-
-
 def score(
     method: Method, work: Work, *, split: str, ranks: Ranks, threshold: Threshold, track: Track
 ) -> Evaluation:
@@ -161,7 +108,20 @@ def score(
         ranks=ranks,
         threshold=threshold,
         watch=progress(track.line, split),
+        save_maps=_maps(work, split) if work.save_maps else None,
     )
+
+
+def maps_folder(work: Work, split: str) -> Path:
+    """Where `--save-maps` puts the score maps of a split."""
+    return work.folder / record.FOLDER / f"{record.stem(split, work.step)}-maps"
+
+
+def _maps(work: Work, split: str) -> SaveMaps:
+    index = Index.load(work.index)
+    command = shlex.join(["wsol", *sys.argv[1:]])
+    about = map_column(index, split, identity=work.identity, command=command)
+    return SaveMaps(folder=maps_folder(work, split), about=about)
 
 
 def progress(say: Callable[[str], None], split: str) -> Callable[[int, int], None]:
@@ -179,31 +139,19 @@ def progress(say: Callable[[str], None], split: str) -> Callable[[int, int], Non
     return watch
 
 
-def publish(evaluation: Evaluation, work: Work, track: Track) -> None:
-    """Write the files, log the numbers and print the table."""
-    pictures = record.draw_cases(evaluation)
-    path = record.save(
-        evaluation,
-        work.folder / record.FOLDER,
-        run=work.config.name,
-        method=work.config.method_name,
-        step=work.step,
-        checkpoint=work.checkpoint,
-        identity=work.identity,
-        pictures=pictures,
+def check_broken(evaluation: Evaluation, work: Work, track: Track) -> None:
+    """Name what did not decode and was counted as missed; every rank calls it.
+
+    Raises:
+        UserError: more than `data.max_bad` of the split.
+    """
+    broken = BrokenImages(
+        num_samples=evaluation.num_images, max_bad=work.config.data.max_bad, option="data.max_bad"
     )
-    group = f"eval/{evaluation.split}"
-    scalars = {f"{group}/{number.name}": number.value for number in evaluation.records}
-    track.log({**scalars, f"{group}/threshold": evaluation.threshold.value}, step=work.step)
-    shown = [
-        Picture(image_HWC=picture, caption=f"{case.id}: {case.row.get('error_kind')}")
-        for picture, case in zip(pictures, evaluation.cases, strict=True)
-    ]
-    track.images(f"{group}/cases", shown, step=work.step)
-    for one in evaluation.broken[:10]:
-        track.line(f"does not decode, counted as a miss: {one}")
-    print_scores(
-        [number.to_json() for number in evaluation.records],
-        title=f"{work.config.name} · {work.checkpoint} · {evaluation.split}",
-    )
-    track.line(f"{len(evaluation.rows)} images in {evaluation.seconds:.1f} s; written: {path}")
+    if broken.add(evaluation.broken):
+        what = "image does" if len(broken.ids) == 1 else "images do"
+        track.alert(
+            f"{evaluation.split}: {len(broken.ids)} {what} not decode",
+            f"counted as missed: {name_some(broken.ids)}",
+        )
+    broken.check(f"run `wsol shards verify --deep {work.index}`")

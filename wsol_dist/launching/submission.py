@@ -1,4 +1,4 @@
-"""Submit a training and the evaluator job behind it: python launch/submit.py --nodes 8 [RECIPE] [overrides].
+"""Submit a training and the evaluator job beside it: python launch/submit.py --nodes 8 [RECIPE] [overrides].
 
 Everything is checked before anything is queued. On SLURM the jobs wait for their nodes; with --cluster local they
 run on this machine, one after the other, and their log is shown.
@@ -22,6 +22,7 @@ from wsol_dist.errors import UserError, did_you_mean
 from wsol_dist.launching.job import WsolJob
 from wsol_dist.launching.local_job import wait_and_show
 from wsol_dist.trainer.preflight import check, check_network, prepare_folder
+from wsol_dist.trainer.stages import stages
 
 DEFAULT_RECIPE = "molt-imagenet"
 CLUSTERS = ("slurm", "local", "debug")
@@ -127,6 +128,18 @@ def mark_started(folder: Path) -> None:
         pass
 
 
+def following(splits: str, val: str) -> tuple[str, ...]:
+    """Arguments of an evaluator that follows: the held-out split for every checkpoint, the others at the end.
+
+    Without the held-out split there is nothing to follow with, and the splits are scored behind training.
+    """
+    names = splits.split(",")
+    if val not in names:
+        return ("--split", splits)
+    rest = ",".join(name for name in names if name != val)
+    return ("--follow", "--final-split", rest) if rest else ("--follow",)
+
+
 class Plan:
     """The two jobs of a run."""
 
@@ -137,12 +150,16 @@ class Plan:
         self.train = WsolJob(("train", str(folder / "config.yaml"), "--out", str(folder)))
         # The held-out split first: it chooses the threshold.
         self.evaluate = WsolJob(("evaluate", str(folder), "--split", own.splits))
+        # On nodes of its own the evaluator works while training does.
+        self.follow = WsolJob(("evaluate", str(folder), *following(own.splits, config.val.split)))
+        self.dependency = "after" if "--follow" in self.follow.arguments else "afterany"
 
     def check(self) -> None:
         """Refuse what would fail in the jobs: shards, batch, files, network, splits."""
-        index = check(self.config, world=self.own.nodes * self.procs)
+        for run, _ in stages(self.config, self.folder):
+            index = check(run, world=self.own.nodes * self.procs)
+            check_network(run, index)
         check_splits(self.own.splits, index)
-        check_network(self.config, index)
 
     def slurm_parameters(self, job: str, dependency: str | None = None) -> dict[str, Any]:
         """What the job asks SLURM for; the evaluator takes one node."""
@@ -174,7 +191,7 @@ class Plan:
         command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(self.logs))}"
         for job, what, dependency in (
             ("train", self.train, None),
-            ("evaluate", self.evaluate, "afterany:TRAIN_JOB"),
+            ("evaluate", self.follow, f"{self.dependency}:TRAIN_JOB"),
         ):
             parameters = self.slurm_parameters(job, dependency)
             print(f"# ---- {job}: wsol {shlex.join(what.arguments)}")
@@ -182,10 +199,10 @@ class Plan:
         return 0
 
     def submit_to_slurm(self) -> int:
-        """Queue training and, behind it, evaluation; say how to watch them."""
+        """Queue training and the evaluator, which starts with it; say how to watch them."""
         train = self._queue("train", self.train)
         self._announce("training", train)
-        self._announce("evaluator", self._queue("evaluate", self.evaluate, f"afterany:{train.job_id}"))
+        self._announce("evaluator", self._queue("evaluate", self.follow, f"{self.dependency}:{train.job_id}"))
         print(f"watch       tail -F {train.paths.stdout}")
         print(f"            squeue --me; W&B project {self.config.track.project}")
         return 0

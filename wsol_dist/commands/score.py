@@ -1,0 +1,139 @@
+"""Score maps that other code wrote: wsol score --maps DIR|TAR --index SHARDS --split test [--val-maps DIR|TAR].
+
+A map is ID.npy (float or uint8, two-dimensional, any size), one for each image of the split, in a folder, in a tar,
+or as --save-maps of wsol evaluate wrote them. The same protocols, record, rows and rules for thresholds as for our
+own methods: --val-maps are the maps of the held-out split, which choose the threshold.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from wsol_dist.config import Config, split_arguments
+from wsol_dist.data.index import Index
+from wsol_dist.errors import UserError, did_you_mean
+from wsol_dist.metrics.config import EvaluateConfig, ValConfig
+from wsol_dist.report.config import TrackConfig
+
+if TYPE_CHECKING:
+    from wsol_dist.evaluator.given_maps import GivenWork
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knobs:
+    """What of a recipe means something without a method."""
+
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    """Scoring."""
+    val: ValConfig = field(default_factory=ValConfig)
+    """The held-out split."""
+
+
+def main(argv: list[str]) -> int:
+    """Entry of `wsol score`."""
+    parser = _parser()
+    if not argv or argv[0] in ("-h", "--help"):
+        parser.print_help()
+        print("\nThe knobs of a recipe's sections evaluate and val are flags too: --evaluate.size-px 64")
+        return 0 if argv else 2
+    own, rest = split_arguments(parser, argv)
+    if own.procs < 1:
+        raise UserError(f"--procs: given {own.procs}, at least 1 is needed")
+    task = plan(own, rest)
+    from wsol_dist.evaluator.choose_threshold import check_thresholds
+    from wsol_dist.evaluator.given_maps import check_given, run_given
+    from wsol_dist.launching.processes import spawn
+
+    check_thresholds(task.work)
+    check_given(task)
+    spawn(run_given, own.procs, task)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="wsol score", description=__doc__, allow_abbrev=False, add_help=False
+    )
+    add = parser.add_argument
+    add("--maps", type=Path, required=True, help="folder or tar of ID.npy, or a folder of --save-maps")
+    add("--index", required=True, help="folder of the shards that the images are in")
+    add("--split", default="test", help="the split that the maps belong to; default test")
+    add(
+        "--predictions",
+        type=Path,
+        help="predicted classes, .csv of ID,CLASS or .npz; else no class is judged",
+    )
+    add("--val-maps", type=Path, help="maps of the held-out split (val.split), which choose the threshold")
+    add("--val-predictions", type=Path, help="predicted classes of the held-out split")
+    add("--threshold", help="val, oracle, fixed (--evaluate.threshold) or a number in [0, 1); default val")
+    add("--name", help="what to call the model; default the name of --maps")
+    add("--out", type=Path, help="folder that gets eval/; default runs/NAME")
+    add("--procs", type=int, default=1, help="processes on this machine; default 1")
+    return parser
+
+
+def plan(own: argparse.Namespace, rest: list[str]) -> GivenWork:
+    """Check what was given.
+
+    Raises:
+        UserError: what does not exist or does not fit, and how to mend it.
+    """
+    from wsol_dist.commands.evaluate import check_threshold
+    from wsol_dist.evaluator.given_maps import Given, GivenWork
+    from wsol_dist.evaluator.identity import Identity, curve_knobs
+    from wsol_dist.evaluator.work import Work
+    from wsol_dist.methods.base import MethodConfig
+
+    try:
+        knobs = tyro.cli(Knobs, args=rest, prog="wsol score")
+    except ValueError as error:
+        raise UserError(f"{' '.join(rest)}: {error}") from error
+    check_threshold(own.threshold)
+    index, val = Index.load(own.index), knobs.val.split
+    given = {val: Given(maps=own.val_maps, predictions=own.val_predictions)} if own.val_maps else {}
+    if own.split in given:
+        raise UserError(f"--val-maps: {val!r} is what --maps are of; give --maps alone")
+    given[own.split] = Given(maps=own.maps, predictions=own.predictions)
+    for split in given:
+        if split not in index.splits:
+            raise UserError(
+                f"--split: no split {split!r} in {own.index}; {did_you_mean(split, list(index.splits))}"
+            )
+    if knobs.evaluate.select == "top1_loc" and not all(one.predictions for one in given.values()):
+        raise UserError(
+            "evaluate.select: top1_loc needs predicted classes; give --predictions and --val-predictions"
+        )
+    name = own.name or own.maps.resolve().name.removesuffix(".tar")
+    track = TrackConfig(wandb="off")
+    config = Config(
+        name=name,
+        method_name="maps",
+        method=MethodConfig(),
+        evaluate=knobs.evaluate,
+        val=knobs.val,
+        track=track,
+    )
+    work = Work(
+        config=config,
+        identity=Identity(
+            weights=None,
+            index_name=Path(own.index).absolute().name,
+            index_sha256=index.sha256,
+            settings={"maps": name, "evaluate": curve_knobs(knobs.evaluate)},
+        ),
+        index=own.index,
+        splits=tuple(given),
+        weights=None,
+        whole=False,
+        step=0,
+        checkpoint=str(own.maps),
+        threshold=own.threshold,
+        folder=own.out or Path("runs") / name,
+        cure="give --val-maps",
+    )
+    return GivenWork(work=work, given=given)

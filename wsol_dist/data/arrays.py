@@ -1,0 +1,52 @@
+"""Arrays as bytes and back: 8-bit PNG and npy, neither of which can run code."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Literal
+
+import cv2
+import numpy as np
+
+Extension = Literal["png", "npy"]
+
+
+def encode(value: np.ndarray, extension: Extension) -> bytes:
+    """An array as bytes: png for (H, W) uint8, npy for any."""
+    if extension == "png":
+        assert value.ndim == 2, value.shape
+        assert value.dtype == np.uint8, value.dtype
+        ok, data = cv2.imencode(".png", value)
+        assert ok
+        return data.tobytes()
+    file = io.BytesIO()
+    np.save(file, value, allow_pickle=False)
+    return file.getvalue()
+
+
+def decode(data: bytes, extension: Extension) -> np.ndarray:
+    """The array of `encode`.
+
+    Raises:
+        ValueError: damaged, or an array of objects.
+    """
+    if extension == "npy":
+        return _decode_npy(data)
+    value = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if value is None or value.ndim != 2 or value.dtype != np.uint8:
+        raise ValueError("no 8-bit grey PNG")
+    return value
+
+
+def _decode_npy(data: bytes) -> np.ndarray:
+    """An array whose header claims no more than there is: numpy would allocate what it claims first."""
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    read_header = (
+        np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    )
+    shape, _, dtype = read_header(file)
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
+        raise ValueError(f"an array of shape {shape} and dtype {dtype} in {len(data)} bytes")
+    return np.load(io.BytesIO(data), allow_pickle=False)
