@@ -1,0 +1,74 @@
+"""The pages of docs/ as a reader walks them: every file saved, every command run, in order, in a fresh copy."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+FENCE = re.compile(r"^```(\w+)(?: +(\S+))?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+LEFT_OUT = shutil.ignore_patterns(
+    ".venv", ".git", ".tools", "data", "runs", "*.egg-info", ".*_cache", "__pycache__", ".hypothesis"
+)
+
+pytestmark = pytest.mark.slow
+
+
+def blocks(page: Path) -> list[tuple[str, str, str]]:
+    """Language, file name (or empty) and text of each fenced block that names a language."""
+    return [match.groups(default="") for match in FENCE.finditer(page.read_text())]  # type: ignore[misc]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of the project without what it has built; `wsol_dist/data` is wanted, `data` at the top is not."""
+    for name in ("wsol_dist", "launch", "shards", "slurm", "tests", "bench", "docs"):
+        skip = None if name == "wsol_dist" else LEFT_OUT
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=skip)
+    for name in ("pyproject.toml", "README.md", "Makefile"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if any(block[0] == "sh" for block in blocks(page))],
+    ids=lambda page: page.stem,
+)
+def test_every_command_of_a_page_runs(page: Path, project: Path) -> None:
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(project),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    for language, file, text in blocks(page):
+        if file:
+            (project / file).write_text(text)
+        elif language == "sh":
+            run = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", text],
+                cwd=project, env=environment, capture_output=True, text=True, timeout=240, check=False,
+            )  # fmt: skip
+            assert run.returncode == 0, f"{page.name}:\n{text}\n{run.stdout[-3000:]}\n{run.stderr[-3000:]}"
+
+
+def test_every_page_is_listed_and_every_link_leads_somewhere() -> None:
+    index = (ROOT / "docs/README.md").read_text()
+    for page in PAGES:
+        assert page.name == "README.md" or f"({page.name})" in index
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_command_is_in_a_block_that_runs() -> None:
+    languages = {language for page in PAGES for language, file, _ in blocks(page) if not file}
+    assert languages <= {"sh"}, (
+        "only sh blocks run; a block of another language names the file it is saved as"
+    )
