@@ -21,7 +21,10 @@ import yaml
 from wsol_dist.cli import run as run_command
 from wsol_dist.errors import UserError
 from wsol_dist.report.charts import Series, chart, labelled, smoothed, thinned, ticks
+from wsol_dist.report.gallery import MOST_PICTURES, gallery
+from wsol_dist.report.images import by_class, class_table, iou_histogram
 from wsol_dist.report.page import write_report
+from wsol_dist.report.rows import write_rows
 from wsol_dist.report.run_data import read_picture, read_run
 from wsol_dist.report.summary import write_summary
 
@@ -155,9 +158,10 @@ def test_page_holds_numbers_with_protocol_and_source(tmp_path, page_of):
 
 def test_page_fetches_nothing(tmp_path, page_of):
     page = page_of(make_run(tmp_path / "quick"))
-    assert len(page.links) == 1
-    assert all(link.startswith("data:image/jpeg;base64,") for link in page.links)
-    image = cv2.imdecode(np.frombuffer(base64.b64decode(page.links[0].split(",")[1]), np.uint8), 1)
+    pictures = [link for link in page.links if link != "data:,"]  # the empty icon
+    assert len(pictures) == 1
+    assert pictures[0].startswith("data:image/jpeg;base64,")
+    image = cv2.imdecode(np.frombuffer(base64.b64decode(pictures[0].split(",")[1]), np.uint8), 1)
     assert image.shape == (32, 64, 3)
     assert not re.search(r"url\(|@import|https?://", page.source)
 
@@ -186,6 +190,117 @@ def test_several_runs_stand_side_by_side(tmp_path, page_of):
     assert re.search(r'class="num">–<', page.source)
     assert "molt" in page.text
     assert page.source.count("</path>") + page.source.count("<path ") >= 2 + 3 * 3
+    assert "val 0.302" in page.text
+    assert "scored differently" not in page.text
+
+
+def test_runs_that_do_not_compare_are_said(tmp_path, page_of):
+    runs = [make_run(tmp_path / "one"), make_run(tmp_path / "two")]
+    path = runs[1] / "eval/test-step-00000500.json"
+    record = json.loads(path.read_text())
+    record["threshold"]["source"] = "oracle"
+    path.write_text(json.dumps(record | {"index": {"name": "birds", "sha256": "ab"}}))
+    assert "scored differently (shards, source of the threshold)" in page_of(*runs).text
+
+
+def test_images_of_several_runs_stand_together(tmp_path):
+    runs = [make_run(tmp_path / "one"), make_run(tmp_path / "two")]
+    path = runs[1] / "eval/test-step-00000500.json"
+    record = json.loads(path.read_text())
+    record["cases"].insert(0, record["cases"][0] | {"id": "b/2", "label": 1, "groups": ["best"]})
+    path.write_text(json.dumps(record))
+    found = gallery([read_run(run) for run in runs])
+    assert [(item.id, [result.run for result in item.results]) for item in found.items] == [
+        ("a/1", ["one", "two"]),
+        ("b/2", ["two"]),
+    ]
+    assert found.items[1].groups == ("best",)
+    assert list(found.groups) == ["fixed", "best"]
+    assert found.items[0].filters == [["classification", 0.61, False]] * 2
+
+
+def test_a_page_holds_a_bounded_number_of_pictures(tmp_path):
+    run = make_run(tmp_path / "quick")
+    path = run / "eval/test-step-00000500.json"
+    record = json.loads(path.read_text())
+    record["cases"] = [record["cases"][0] | {"id": f"a/{at}"} for at in range(MOST_PICTURES + 5)]
+    path.write_text(json.dumps(record))
+    found = gallery([read_run(run)])
+    assert (len(found.items), found.left_out) == (MOST_PICTURES, 5)
+
+
+def write_images(run: Path, **columns) -> None:
+    rows = [
+        dict(zip(columns, values, strict=True))
+        | {"id": f"a/{at}", "label": at % 2, "gt_known": values[0] is not None and values[0] >= 0.5}
+        for at, values in enumerate(zip(*columns.values(), strict=True))
+    ]
+    write_rows(run / "eval/test-step-00000500.parquet", rows, about={})
+
+
+def test_histogram_counts_the_images_by_iou(tmp_path):
+    run = make_run(tmp_path / "quick")
+    assert iou_histogram([read_run(run)]) is None
+    write_images(run, iou=[0.0, 0.02, 0.5, 1.0, None])
+    drawn = iou_histogram([read_run(run)])
+    assert drawn is not None
+    bars = {round(bar.x0, 2): bar for bar, *_ in drawn.bars}
+    assert len(bars) == 20
+    assert {x: bar.y for x, bar in bars.items() if bar.y} == {0.0: 50.0, 0.5: 25.0, 0.95: 25.0}
+    assert bars[0.45].faint
+    assert not bars[0.5].faint
+    assert drawn.note == "topk_loc, threshold 0.302 from val. Mean IoU 0.380."
+    heights = {round(bar.x0, 2): height for bar, _, _, height in drawn.bars}
+    assert heights[0.0] == 2 * heights[0.5] == 100
+    other = make_run(tmp_path / "other")
+    write_images(other, iou=[0.9, 0.8])
+    both = iou_histogram([read_run(run), read_run(other)])
+    assert both is not None
+    assert [line.name for line, _ in both.lines] == ["quick, mean 0.38", "other, mean 0.85"]
+    assert not both.bars
+
+
+def test_classes_are_listed_from_the_best(tmp_path, page_of):
+    run = make_run(tmp_path / "quick")
+    write_images(run, iou=[0.1, 0.9, 0.2, 0.8, None, 0.4])
+    table = class_table([read_run(run)])
+    assert table is not None
+    assert [(row.name, row.num_images) for row in table.rows] == [(EVIL, 3), ("cat", 3)]
+    assert [row.percents for row in table.rows] == [[pytest.approx(200 / 3)], [0.0]]
+    assert table.columns[0].detail == "topk_loc, threshold 0.302 from val"
+    assert "66.7" in page_of(run).text
+
+
+def test_of_many_classes_the_extremes_are_listed_and_all_are_there(tmp_path, page_of):
+    run = make_run(tmp_path / "quick")
+    path = run / "eval/test-step-00000500.json"
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"classes": [f"class-{at}" for at in range(100)]})
+    )
+    rows = [{"id": str(at), "label": at, "gt_known": at % 3 == 0, "iou": at / 100} for at in range(100)]
+    write_rows(path.with_suffix(".parquet"), rows, about={})
+    table = class_table([read_run(run)])
+    assert table is not None
+    assert [len(block) for block in table.shown] == [15, 15]
+    page = page_of(run)
+    assert "70 classes between" in page.text
+    assert page.text.count("class-50 ") == 1
+
+
+def test_a_mean_by_class_leaves_out_what_is_unknown():
+    values, labels = np.array([1.0, 0.0, np.nan, np.nan]), np.array([0, 0, 0, 2])
+    assert by_class(values, labels, num_classes=3).tolist() == pytest.approx(
+        [50, np.nan, np.nan], nan_ok=True
+    )
+
+
+def test_damaged_rows_are_one_line(tmp_path):
+    run = make_run(tmp_path / "quick")
+    (run / "eval/test-step-00000500.parquet").write_bytes(b"no parquet")
+    with pytest.raises(
+        UserError, match=r"test-step-00000500.parquet: cannot be read .* run wsol evaluate again"
+    ):
+        write_report([run], tmp_path / "page.html")
 
 
 @pytest.mark.parametrize(
@@ -221,7 +336,7 @@ def test_page_is_replaced_whole(tmp_path, monkeypatch):
     out.write_text("the page before")
 
     def fail(*_args):
-        raise OSError("disk full")
+        raise OSError(28, "disk full")
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
@@ -266,11 +381,12 @@ def test_summary_takes_the_latest_test_record(tmp_path):
 def test_command_writes_page_and_summary(tmp_path, capsys):
     run, new = make_run(tmp_path / "quick"), make_run(tmp_path / "new", splits=())
     assert run_command("wsol_dist.commands.report", [str(run), str(new)]) == 0
-    assert (run / "report.html").is_file()
+    assert (run / "side-by-side.html").is_file()
+    assert not (run / "report.html").exists()
     assert (run / "summary.json").is_file()
     assert not (new / "summary.json").exists()
     said = capsys.readouterr().out
-    assert str(run / "report.html") in said
+    assert str(run / "side-by-side.html") in said
     assert "was not scored yet" in said
 
 

@@ -19,9 +19,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="run folder, such as runs/quickstart"
     )
-    parser.add_argument("--out", type=Path, help="file of the page; default <first RUN>/report.html")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="file of the page; default <RUN>/report.html, of several <first RUN>/side-by-side.html",
+    )
     own = parser.parse_args(argv)
-    out: Path = own.out or own.runs[0] / "report.html"
+    out: Path = own.out or own.runs[0] / ("report.html" if len(own.runs) == 1 else "side-by-side.html")
     if out.is_dir():
         raise UserError(f"--out {str(out)!r}: is a folder; give a file such as {out / 'report.html'}")
     try:

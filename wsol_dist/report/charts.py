@@ -45,6 +45,18 @@ class Level:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bar:
+    """A filled bar that stands on zero."""
+
+    x0: float
+    x1: float
+    y: float
+    title: str
+    """Said where the pointer rests on it."""
+    faint: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Chart:
     """A chart ready to draw; all positions in percent of the plot area, from the upper left corner."""
 
@@ -58,8 +70,12 @@ class Chart:
     dots: list[tuple[Series, float, float]]
     marks: list[tuple[Mark, float, float | None]]
     levels: list[tuple[Level, float]]
+    bars: list[tuple[Bar, float, float, float]] = field(default_factory=list)
+    """Each with its left edge, width and height."""
     readout: dict[str, object] = field(default_factory=dict)
     """What the page's script needs to name the values under the pointer."""
+    note: str = ""
+    """A sentence below it."""
 
 
 def chart(
@@ -70,20 +86,23 @@ def chart(
     y_label: str = "",
     marks: Sequence[Mark] = (),
     levels: Sequence[Level] = (),
+    bars: Sequence[Bar] = (),
     x_range: Point | None = None,
     zero: bool = False,
 ) -> Chart | None:
-    """Lays out a chart; None where there is no finite point to draw.
+    """Lays out a chart; None where there is neither a finite point nor a bar to draw.
 
     Args:
         x_range: fixed ends of the x axis; None for the ends of the data.
         zero: whether the y axis starts at 0.
     """
     drawn = [s for s in series if any(math.isfinite(y) for _, y in s.points)]
-    if not drawn:
+    if not drawn and not bars:
         return None
-    xs = [x for s in drawn for x, _ in s.points]
-    ys = [y for s in drawn for _, y in s.points if math.isfinite(y)] + [level.y for level in levels]
+    xs = [x for s in drawn for x, _ in s.points] + [x for bar in bars for x in (bar.x0, bar.x1)]
+    ys = [y for s in drawn for _, y in s.points if math.isfinite(y)]
+    ys += [level.y for level in levels] + [bar.y for bar in bars]
+    zero = zero or bool(bars)
     low, high = min(ys), max(ys)
     y_ticks = ticks(min(0.0, low) if zero else low, high)
     left, right = x_range or (min(xs), max(xs))
@@ -112,7 +131,10 @@ def chart(
         ],
         marks=[(mark, px(mark.x), None if mark.y is None else py(mark.y)) for mark in marks],
         levels=[(level, py(level.y)) for level in levels],
-        readout=_readout(drawn, x_range=(left, right), x_label=x_label),
+        bars=[
+            (bar, px(bar.x0), round(px(bar.x1) - px(bar.x0), 3), round(py(0) - py(bar.y), 3)) for bar in bars
+        ],
+        readout=readout_of(drawn, x_range=(left, right), x_label=x_label),
     )
 
 
@@ -172,7 +194,8 @@ def _path(points: list[Point]) -> str:
     return "".join(parts)
 
 
-def _readout(series: list[Series], *, x_range: Point, x_label: str) -> dict[str, object]:
+def readout_of(series: Sequence[Series], *, x_range: Point, x_label: str) -> dict[str, object]:
+    """The values that the page's script shows under the pointer, for lines that are not faint."""
     lines = [
         {
             "name": s.name,

@@ -40,21 +40,28 @@ def draw_case(
     Returns:
         (P, 2 Q + 4, 3) uint8 RGB; P and Q are the panel's height and width.
     """
-    assert image_HWC.shape[2:] == (3,), image_HWC.shape
-    assert image_HWC.dtype == np.uint8, image_HWC.dtype
-    height, width = image_HWC.shape[:2]
-    scale = size_px / max(height, width)
-    wh = (max(1, round(width * scale)), max(1, round(height * scale)))
-    panel = _resized(image_HWC, wh)
-    with_boxes = panel.copy()
+    panel = _fitted(image_HWC, size_px)
+    boxes = draw_boxes(image_HWC, gt_boxes=gt_boxes, predicted_box=predicted_box, iou=iou, size_px=size_px)
+    gap = np.full((len(panel), _GAP_PX, 3), 32, np.uint8)
+    return np.concatenate([boxes, gap, heat_over(panel, map_hw)], axis=1)
+
+
+def draw_boxes(
+    image_HWC: np.ndarray,
+    *,
+    gt_boxes: Any,
+    predicted_box: Any | None,
+    iou: float | None,
+    size_px: int = 224,
+) -> np.ndarray:
+    """The first panel of `draw_case` alone: (P, Q, 3) uint8 RGB."""
+    with_boxes = _fitted(image_HWC, size_px)
+    scale = size_px / max(image_HWC.shape[:2])
     for box in np.asarray(gt_boxes, np.float64).reshape(-1, 4):
         _draw_box(with_boxes, box * scale, color=GT_COLOR)
     if predicted_box is not None:
         _draw_box(with_boxes, np.asarray(predicted_box, np.float64) * scale, color=PREDICTED_COLOR)
-    if iou is not None:
-        with_boxes = _labelled(with_boxes, f"IoU {iou:.2f}")
-    gap = np.full((wh[1], _GAP_PX, 3), 32, np.uint8)
-    return np.concatenate([with_boxes, gap, heat_over(panel, map_hw)], axis=1)
+    return with_boxes if iou is None else _labelled(with_boxes, f"IoU {iou:.2f}")
 
 
 def heat_over(image_HWC: np.ndarray, map_hw: np.ndarray) -> np.ndarray:
@@ -72,9 +79,15 @@ def heat_over(image_HWC: np.ndarray, map_hw: np.ndarray) -> np.ndarray:
     return np.uint8(np.rint(_HEAT_SHARE * heat + (1 - _HEAT_SHARE) * grey))  # type: ignore[return-value]
 
 
-def _resized(image_HWC: np.ndarray, wh: tuple[int, int]) -> np.ndarray:
-    shrinks = wh[0] < image_HWC.shape[1]
-    return cv2.resize(image_HWC, wh, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+def _fitted(image_HWC: np.ndarray, size_px: int) -> np.ndarray:
+    """A copy whose longer side is `size_px`."""
+    assert image_HWC.shape[2:] == (3,), image_HWC.shape
+    assert image_HWC.dtype == np.uint8, image_HWC.dtype
+    height, width = image_HWC.shape[:2]
+    scale = size_px / max(height, width)
+    wh = (max(1, round(width * scale)), max(1, round(height * scale)))
+    interpolation = cv2.INTER_AREA if wh[0] < width else cv2.INTER_CUBIC
+    return cv2.resize(image_HWC, wh, interpolation=interpolation).copy()
 
 
 def _draw_box(image_HWC: np.ndarray, box_xyxy: np.ndarray, *, color: tuple[int, int, int]) -> None:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from wsol_dist.atomic import write_atomically
 from wsol_dist.report.curves import other_charts, score_chart, threshold_chart, training_charts
+from wsol_dist.report.filmstrip import filmstrips
+from wsol_dist.report.gallery import gallery
+from wsol_dist.report.images import class_table, iou_histogram, sources_text
 from wsol_dist.report.run_data import RunData, read_run
-from wsol_dist.report.view import compared, view
+from wsol_dist.report.view import compared, unlike, view
+
+HEAT_LEGEND = 'heat map of the true class, low<span class="ramp"></span>high'
 
 
 def write_report(runs: list[Path], out: Path) -> None:
@@ -28,6 +35,28 @@ def write_report(runs: list[Path], out: Path) -> None:
 
 def render(runs: list[RunData]) -> str:
     """The page as HTML."""
+    views = [view(run) for run in runs]
+    return fill(
+        "page.html.j2",
+        title=" · ".join(run.name for run in runs),
+        views=views,
+        compared=compared(views) if len(views) > 1 else [],
+        unlike=unlike(views),
+        threshold=threshold_chart(runs),
+        ious=iou_histogram(runs),
+        classes=class_table(runs),
+        gallery=gallery(runs),
+        strips=filmstrips(runs),
+        gallery_legend=Markup(HEAT_LEGEND),
+        kinds_source=sources_text(runs, "top1_loc"),
+        score=score_chart(runs),
+        training=training_charts(runs),
+        others=other_charts(runs),
+    )
+
+
+def fill(template: str, **values: Any) -> str:
+    """A template of this package with its values, as HTML; strings are escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("wsol_dist", "report"),
         autoescape=True,
@@ -35,17 +64,8 @@ def render(runs: list[RunData]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    views = [view(run) for run in runs]
-    return environment.get_template("page.html.j2").render(
-        title=" · ".join(run.name for run in runs),
-        views=views,
-        compared=compared(views) if len(views) > 1 else [],
-        threshold=threshold_chart(runs),
-        score=score_chart(runs),
-        training=training_charts(runs),
-        others=other_charts(runs),
-        written=time.strftime("%Y-%m-%d %H:%M"),
-        version=_version(),
+    return environment.get_template(template).render(
+        written=time.strftime("%Y-%m-%d %H:%M"), version=_version(), **values
     )
 
 

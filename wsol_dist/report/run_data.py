@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import yaml
 
 from wsol_dist.errors import UserError
 from wsol_dist.report.jsonl import METRICS_FILE, first_time, read_metrics
+from wsol_dist.report.rows import read_numbers
 
 _MIME_OF_MAGIC = {b"\xff\xd8\xff": "image/jpeg", b"\x89PN": "image/png"}
 
@@ -100,6 +103,21 @@ class RunData:
         return None if started is None else max(0.0, time.time() - started)
 
 
+def read_image_numbers(record: EvalRecord, *names: str) -> dict[str, np.ndarray]:
+    """Columns of the record's row an image, as `read_numbers` gives them; empty where that file is missing.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    path = record.path.with_suffix(".parquet")
+    if not path.is_file():
+        return {}
+    try:
+        return read_numbers(path, names)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); run wsol evaluate again") from error
+
+
 def latest(records: list[EvalRecord]) -> EvalRecord | None:
     """The record of the highest step; the one written last where a step was scored several times."""
     return max(records, key=lambda record: (record.step, record.path.stat().st_mtime_ns), default=None)
@@ -135,7 +153,11 @@ def read_picture(run: RunData, name: str) -> str | None:
     path = (root / name).resolve()
     if not path.is_relative_to(root) or not path.is_file():  # a record must not embed files from elsewhere
         return None
-    content = path.read_bytes()
+    return data_uri(path.read_bytes())
+
+
+def data_uri(content: bytes) -> str | None:
+    """A JPEG or PNG as text for a page; None of anything else."""
     mime = _MIME_OF_MAGIC.get(content[:3])
     return f"data:{mime};base64,{base64.b64encode(content).decode()}" if mime else None
 

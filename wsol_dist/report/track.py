@@ -76,10 +76,10 @@ class Track:
         # An evaluation's numbers are a table on the console: as one row they would fill the screen.
         return cls(console=console, rows=rows, wandb=wandb, says_rows=job == "train")
 
-    def log(self, scalars: dict[str, float], *, step: int) -> None:
-        """Adds a row of slash-grouped scalars: `train/loss`, `eval/test/gt_known`."""
+    def log(self, scalars: dict[str, float], *, step: int, say: bool = True) -> None:
+        """Adds a row of slash-grouped scalars: `train/loss`, `eval/test/gt_known`; without `say` not on the console."""
         plain = {name: float(value) for name, value in scalars.items()}
-        if self._console and self._says_rows:
+        if self._console and self._says_rows and say:
             self._console.log(plain, step=step)
         if self._rows:
             self._rows.write(plain, step=step)

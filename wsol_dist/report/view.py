@@ -10,7 +10,8 @@ from typing import Any
 
 from wsol_dist.report.console import duration_text
 from wsol_dist.report.curves import number
-from wsol_dist.report.run_data import EvalRecord, RunData, read_picture
+from wsol_dist.report.gallery import KINDS
+from wsol_dist.report.run_data import EvalRecord, RunData
 
 LABELS = {
     "gt_known": "GT-known",
@@ -21,7 +22,14 @@ LABELS = {
     "centre_box": "Centre box",
     "max_box_acc": "MaxBoxAcc",
     "max_box_acc_v2": "MaxBoxAccV2",
+    "box_acc": "BoxAcc",
+    "box_acc_v2": "BoxAccV2",
     "pxap": "PxAP",
+    "max_piou": "Best pIoU",
+    "piou": "pIoU",
+    "box_mass": "Map inside its box (S)",
+    "mean_map": "Mean of the map",
+    "box_area": "Area of the box",
 }
 HEADLINES = ("gt_known", "centre_box", "top1_loc", "cls_top1")
 SOURCES = {
@@ -30,15 +38,6 @@ SOURCES = {
     "fixed": "fixed threshold",
     "none": "no threshold",
 }
-KINDS = {
-    "right": "Right",
-    "classification": "Class wrong",
-    "multi_instance": "Several objects in one box",
-    "part": "Part of the object",
-    "more": "Object and more",
-    "wrong_place": "Wrong place",
-}
-"""What became of the Top-1 box, in the order of the bars."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,19 +54,6 @@ class Tile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
-    """A picture of the gallery."""
-
-    picture: str | None
-    id: str
-    kind: str
-    right: bool
-    iou: str
-    label: str
-    predicted: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class RunView:
     """What the template shows of a run."""
 
@@ -77,7 +63,6 @@ class RunView:
     tiles: list[Tile]
     metrics: list[dict[str, str]]
     kinds: list[dict[str, Any]]
-    cases: list[Case]
     broken: list[str]
     commands: list[str]
     missing: list[str]
@@ -94,7 +79,6 @@ def view(run: RunData) -> RunView:
         tiles=list(_tiles(record)) if record else [],
         metrics=[_metric_row(metric) for metric in record.metrics] if record else [],
         kinds=_kinds(record) if record else [],
-        cases=_cases(run, record) if record else [],
         broken=[str(one) for one in record.raw.get("broken") or []] if record else [],
         commands=list(_commands(run)),
         missing=list(_missing(run)),
@@ -102,7 +86,7 @@ def view(run: RunData) -> RunView:
 
 
 def compared(views: list[RunView]) -> list[dict[str, Any]]:
-    """The headline numbers of all runs: one row a number, one cell a run, the highest marked."""
+    """Every number of all runs: one row a number, one cell a run, the highest score marked."""
     rows = []
     for label, texts in (
         ("Method", [one.data.method for one in views]),
@@ -110,22 +94,43 @@ def compared(views: list[RunView]) -> list[dict[str, Any]]:
     ):
         cells: list[dict[str, Any]] = [{"text": text, "best": False, "source": ""} for text in texts]
         rows.append({"label": label, "name": "", "cells": cells})
-    for name in (*HEADLINES, "max_box_acc", "max_box_acc_v2", "pxap"):
+    for name in _metric_names(views):
         found = [(one.record.metric(name) if one.record else None) or {} for one in views]
         known = [number(metric["value"]) for metric in found if metric.get("value") is not None]
-        if known:
-            best = max(known) if len(set(known)) > 1 else None
-            cells = [
-                {
-                    "text": value_text(m.get("value")),
-                    "best": m.get("value") == best,
-                    "source": threshold_text(m),
-                }
-                for m in found
-            ]
-            protocols = {str(metric["protocol"]) for metric in found if metric.get("protocol")}
-            rows.append({"label": LABELS[name], "name": ", ".join(sorted(protocols)), "cells": cells})
+        is_score = not name.startswith("error/") and name != "centre_box"
+        best = max(known, default=0.0) if len(set(known)) > 1 and is_score else None
+        cells = [
+            {"text": value_text(m.get("value")), "best": m.get("value") == best, "source": threshold_text(m)}
+            for m in found
+        ]
+        protocols = {str(metric["protocol"]) for metric in found if metric.get("protocol")}
+        rows.append(
+            {"label": metric_label(name) or name, "name": ", ".join(sorted(protocols)), "cells": cells}
+        )
     return rows
+
+
+def _metric_names(views: list[RunView]) -> list[str]:
+    """Of all runs, the headlines in front."""
+    names = dict.fromkeys(str(m.get("name")) for one in views if one.record for m in one.record.metrics)
+    return [name for name in HEADLINES if name in names] + [name for name in names if name not in HEADLINES]
+
+
+def unlike(views: list[RunView]) -> list[str]:
+    """In what the runs' numbers were taken differently, so that they do not compare; empty where they do."""
+    records = [one.record for one in views if one.record]
+
+    def part(record: EvalRecord, name: str, key: str) -> Any:
+        inner = record.raw.get(name)
+        return inner.get(key) if isinstance(inner, dict) else None
+
+    parts = {
+        "split": [record.split for record in records],
+        "shards": [part(record, "index", "sha256") for record in records],
+        "size or strictness": [part(record, "scored_as", "evaluate") for record in records],
+        "source of the threshold": [part(record, "threshold", "source") for record in records],
+    }
+    return [name for name, values in parts.items() if len({str(value) for value in values}) > 1]
 
 
 def _scored(one: RunView) -> str:
@@ -188,12 +193,20 @@ def _over_centre_box(record: EvalRecord) -> tuple[str, bool]:
     return f"{gap:+.1f} over the centre box", gap > 0
 
 
+def metric_label(name: str) -> str:
+    """What a number is called for people; empty where it has its name only."""
+    kind = KINDS.get(name.removeprefix("error/")) if name.startswith("error/") else None
+    if kind:
+        return f"Top-1 box: {kind.lower()}"
+    base, _, iou = name.partition("@")
+    return f"{LABELS[base]} at IoU {iou}" if iou and base in LABELS else LABELS.get(name, "")
+
+
 def _metric_row(metric: dict[str, Any]) -> dict[str, str]:
     name, threshold = str(metric.get("name")), number(metric.get("threshold"))
-    kind = KINDS.get(name.removeprefix("error/")) if name.startswith("error/") else None
     return {
         "name": name,
-        "label": f"Top-1 box: {kind.lower()}" if kind else LABELS.get(name, ""),
+        "label": metric_label(name),
         "value": value_text(metric.get("value")),
         "unit": str(metric.get("unit") or "%"),
         "protocol": str(metric.get("protocol") or ""),
@@ -213,29 +226,6 @@ def _kinds(record: EvalRecord) -> list[dict[str, Any]]:
         for kind, label, share in found
         if math.isfinite(share)
     ]
-
-
-def _cases(run: RunData, record: EvalRecord) -> list[Case]:
-    return [_case(run, record, raw) for raw in record.raw.get("cases") or [] if isinstance(raw, dict)]
-
-
-def _case(run: RunData, record: EvalRecord, raw: dict[str, Any]) -> Case:
-    names = record.raw.get("classes") or []
-
-    def class_name(index: Any) -> str:
-        return str(names[index]) if isinstance(index, int) and 0 <= index < len(names) else "–"
-
-    kind = str(raw.get("error_kind") or "")
-    iou = number(raw.get("iou"))
-    return Case(
-        picture=read_picture(run, str(raw.get("picture") or "")),
-        id=str(raw.get("id")),
-        kind=KINDS.get(kind, kind),
-        right=kind == "right",
-        iou=f"{iou:.2f}" if math.isfinite(iou) else "–",
-        label=class_name(raw.get("label")),
-        predicted=class_name(raw.get("predicted")),
-    )
 
 
 def _commands(run: RunData) -> Iterator[str]:
