@@ -14,7 +14,7 @@ MAX_BITS = 6
 """Perceptual hashes of one picture differ in at most so many of 64 bits ..."""
 MAX_DIFFERENCE = 4.0
 """... and their 8 x 8 thumbnails by at most so much in the mean, of 255."""
-NEIGHBOURS = 512
+NEIGHBOURS = 256
 """Of the pictures that share a quarter of their hash, in its order, each is compared with so many next ones."""
 _QUARTER_BITS = 16
 

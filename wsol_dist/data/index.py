@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 
 from wsol_dist import __version__
 from wsol_dist.atomic import write_atomically
-from wsol_dist.data.remote import Remote, Wanted, cache_root, is_url, read_remote
+from wsol_dist.data.cache import cache_root
+from wsol_dist.data.remote import Remote, Wanted, is_url, read_remote
 from wsol_dist.data.shard import Row
 from wsol_dist.errors import UserError, did_you_mean
 
@@ -181,6 +182,11 @@ class Index(IndexFile):
         """The folder or URL, as it was given."""
         return self.remote.url if self.remote else str(self.folder)
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether some image of some split has several labels."""
+        return any(sum(split.num_images_per_class) > split.num_samples for split in self.splits.values())
+
     def path(self, shard: int) -> Path:
         """The tar of a shard number; of a remote folder it is fetched first.
 
@@ -195,11 +201,17 @@ class Index(IndexFile):
         """A descriptor of a shard's tar, to be closed by the caller; of a remote folder it is fetched first.
 
         Raises:
-            UserError: it stays away.
+            UserError: it stays away; it is gone.
         """
         if self.remote:
             return self.remote.open(self._wanted(shard))
-        return os.open(self.folder / self.shards[shard].file, os.O_RDONLY)
+        path = self.folder / self.shards[shard].file
+        try:
+            return os.open(path, os.O_RDONLY)
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{path}: gone, it was there at the start; copy it back, and the same command goes on"
+            ) from error
 
     def _wanted(self, shard: int) -> Wanted:
         one = self.shards[shard]

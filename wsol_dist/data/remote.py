@@ -9,65 +9,30 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import queue
 import random
 import re
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
+from wsol_dist.data.cache import CACHE_GIB_VARIABLE, CACHE_VARIABLE, cache_limit, locked, make_room
 from wsol_dist.errors import DISK_FULL, NOT_WRITABLE, UserError
 
-CACHE_VARIABLE, CACHE_GIB_VARIABLE = "WSOL_CACHE", "WSOL_CACHE_GIB"
-"""Environment: folder of the cache, and its largest size in GiB (without it nothing is ever removed)."""
 TRIES = 6
 FIRST_WAIT_S = 1.0
 """Before the second try; doubled before each further one, give or take a half, so that ranks do not come in step."""
 STALL_S = 60.0
 """An http(s) connection on which nothing arrives for so long counts as failed; other protocols have their own."""
-MAX_OPEN_BOUNDED = 16
-"""Tars that a process holds open in a cache of limited size: what is open is not removed."""
 PROTOCOL = re.compile(r"([a-z][a-z0-9+.\-]*)://", re.IGNORECASE)
-Batch = TypeVar("Batch")
 
 
 def is_url(place: str | Path) -> bool:
     """Whether it names a protocol; everything else is a folder."""
     return isinstance(place, str) and PROTOCOL.match(place) is not None
-
-
-def cache_root() -> Path:
-    """The folder of the cache: WSOL_CACHE, else `wsol_dist` in the user's cache folder."""
-    given = os.environ.get(CACHE_VARIABLE)
-    if given:
-        return Path(given).absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wsol_dist"
-
-
-def cache_limit() -> int | None:
-    """Bytes that the tars in the cache may take together; None is no limit.
-
-    Raises:
-        UserError: WSOL_CACHE_GIB is no positive number.
-    """
-    given = os.environ.get(CACHE_GIB_VARIABLE)
-    if not given:
-        return None
-    try:
-        limit = float(given)
-    except ValueError:
-        limit = 0.0
-    if not 0 < limit < float("inf"):
-        raise UserError(
-            f"{CACHE_GIB_VARIABLE}: {given!r} given; a number of GiB above 0 is needed, or leave it out"
-        )
-    return int(limit * 2**30)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,14 +65,16 @@ class Remote:
         """The file in the cache; fetched unless it is there.
 
         Raises:
-            UserError: it stays away, or is another one than the index says, after all tries; the disk is full.
+            UserError: it stays away, or is another one than the index says, after all tries; the disk is full; the
+                cache's limit is no number.
         """
         path = self.folder / wanted.file
         if path.exists():
             return path
+        cache_limit()  # a mistake in it is told before anything is fetched
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with _locked(path.with_name(f".{wanted.file}.lock")):
+            with locked(path.with_name(f".{wanted.file}.lock")):
                 if not path.exists():
                     self._fetch(wanted, path)
         except OSError as error:
@@ -130,7 +97,8 @@ class Remote:
                 continue
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                os.utime(path)
+                now = time.time_ns()  # the kernel's own time for this is some milliseconds coarse
+                os.utime(path, ns=(now, now))
             except OSError:
                 # Being removed at this moment, or a file system without locks; what is open can be read all the same.
                 pass
@@ -240,100 +208,3 @@ def _options(protocol: str) -> dict[str, Any]:
 def _words(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return text[:300] if isinstance(error, _CameWrongError) else f"{type(error).__name__}: {text[:300]}"
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process and thread of this machine at a time; on a file system without locks several, which is slower."""
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
-            yield
-            return
-        try:
-            yield
-        finally:
-            fcntl.flock(
-                file, fcntl.LOCK_UN
-            )  # said, since a process forked meanwhile holds the descriptor too
-
-
-def make_room(*, keep: Path | None = None) -> None:
-    """Remove tars from the cache, the least recently used first, until it fits its limit; none that is open."""
-    limit = cache_limit()
-    if limit is None:
-        return
-    found = []
-    for path in cache_root().glob("*/*.tar"):
-        try:
-            found.append((path.stat().st_mtime_ns, path.stat().st_size, path))
-        except FileNotFoundError:
-            continue
-    too_much = sum(size for _, size, _ in found) - limit
-    for _, size, path in sorted(found):
-        if too_much <= 0:
-            return
-        if path != keep and _removed(path):
-            too_much -= size
-
-
-def _removed(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
-    except OSError:
-        return False
-    return True
-
-
-class Ahead(Generic[Batch]):
-    """Batches as they come, a number of them held back, while threads fetch the shards that those will need."""
-
-    NUM_BATCHES, NUM_THREADS = 64, 4
-
-    def __init__(
-        self,
-        batches: Iterable[Batch],
-        *,
-        missing: Callable[[Batch], Iterable[int]],
-        fetch: Callable[[int], Any],
-    ) -> None:
-        """`missing` names the shards of a batch that are not in the cache; `fetch` gets one."""
-        self.batches, self.missing, self.fetch = batches, missing, fetch
-
-    def __len__(self) -> int:
-        return len(self.batches)  # type: ignore[arg-type]
-
-    def __iter__(self) -> Iterator[Batch]:
-        wanted: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        left = threading.Event()
-        asked: set[int] = set()
-
-        def work() -> None:
-            while (shard := wanted.get()) is not None and not left.is_set():
-                try:
-                    self.fetch(shard)
-                except Exception:
-                    # The loader process that needs it meets the same, and says so; asked for once is enough here.
-                    continue
-                asked.discard(shard)  # a full cache may drop it again
-
-        for _ in range(self.NUM_THREADS):
-            threading.Thread(target=work, daemon=True).start()
-        held: deque[Batch] = deque()
-        try:
-            for batch in self.batches:
-                for shard in self.missing(batch):
-                    if shard not in asked:
-                        asked.add(shard)
-                        wanted.put(shard)
-                held.append(batch)
-                if len(held) > self.NUM_BATCHES:
-                    yield held.popleft()
-            yield from held
-        finally:
-            left.set()
-            for _ in range(self.NUM_THREADS):
-                wanted.put(None)

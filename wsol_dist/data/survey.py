@@ -15,6 +15,7 @@ from wsol_dist.data.index import Index
 from wsol_dist.data.parallel import in_order, num_cores
 from wsol_dist.data.sample import IGNORE, Sample
 from wsol_dist.data.shard import StoredSample, read_sample, to_sample
+from wsol_dist.errors import UserError
 
 GRID = 32
 """Cells a side of the map of where boxes are."""
@@ -164,11 +165,7 @@ def appearance(rgb_HWC: np.ndarray) -> tuple[int, np.ndarray]:
 
 
 def stored_samples(index: Index, rows: Sequence[int]) -> dict[int, Sample]:
-    """Some samples by their row in `Index.table()`, masks decoded, images not; damaged ones are left out.
-
-    Raises:
-        UserError: a remote shard stays away.
-    """
+    """Some samples by their row in `Index.table()`, masks decoded, images not; missing and damaged ones left out."""
     table = index.table().select(["shard", "offset", "bytes"]).take(sorted(set(rows)))
     found = {}
     for row, place in zip(sorted(set(rows)), table.to_pylist(), strict=True):
@@ -178,7 +175,7 @@ def stored_samples(index: Index, rows: Sequence[int]) -> dict[int, Sample]:
                 found[row] = to_sample(read_sample(os.pread(file, place["bytes"], place["offset"])))
             finally:
                 os.close(file)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (UserError, OSError, ValueError, KeyError, TypeError):
             continue
     return found
 

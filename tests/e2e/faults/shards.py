@@ -5,20 +5,23 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from tests.e2e.faults.fault import GOOD, Fault
+from tests.e2e.faults.fault import GOOD, Fault, fill
 from tests.e2e.faults.given import EVALUATE, SUBMIT, TRAIN
+from wsol_dist import cli
 
 TRUNCATED = (
     "{shards}/train-000003.tar: truncated: 32768 bytes expected, 5000 found; "
     "pack again, or copy the folder again"
 )
 PACK = "wsol shards pack folder --root {tmp}/photos --out {tmp}/out --workers 1 --val-fraction 0"
+ONE_A_SHARD = f"{PACK} --samples-per-shard 1"
 
 
 def edit(file: str, old: str, new: str) -> Callable[[Path], object]:
@@ -108,6 +111,19 @@ def out_is_a_file(tmp: Path) -> None:
     """Damage: the wanted folder is a file."""
     photos(tmp)
     (tmp / "out").write_text("")
+
+
+def begun(tmp: Path) -> None:
+    """Damage: a packing of the photos that wrote its first shard and no more."""
+    photos(tmp)
+    assert cli.main(shlex.split(fill(f"{ONE_A_SHARD} --part 1/4", tmp))[1:]) == 0
+
+
+def begun_and_changed(tmp: Path) -> None:
+    """Damage: as `begun`, and other images since then."""
+    begun(tmp)
+    for path in (tmp / "photos").rglob("*.png"):
+        Image.fromarray(np.full((8, 10, 3), 7, np.uint8)).save(path)
 
 
 PACKING = [
@@ -206,6 +222,43 @@ PACKING = [
         fix="as it says",
     ),
     Fault(
+        what="packing was killed, then other arguments",
+        command=f"{ONE_A_SHARD} --seed 1",
+        message="{tmp}/out: has finished shards of a packing with other arguments or data (seed) that was not "
+        "finished; give another --out, or --force to pack over it",
+        fix="as it says; the same arguments go on where it was killed",
+        damage=begun,
+    ),
+    Fault(
+        what="packing was killed, then other images",
+        command=ONE_A_SHARD,
+        message="{tmp}/out/train-000000.tar: the files of ... changed since this shard was packed; "
+        "--force packs all of them again",
+        fix="as it says. The first and the last image of each finished shard are compared",
+        damage=begun_and_changed,
+    ),
+    Fault(
+        what="a part that is none",
+        command=PACK + " --part 3/2",
+        message="--part: '3/2' given; I/N allowed, from 1/N to N/N, say 3/16",
+        fix="as it says",
+        damage=photos,
+    ),
+    Fault(
+        what="a part, and everything anew",
+        command=PACK + " --part 1/2 --force",
+        message="--part and --force both given: parts keep each other's shards; remove the folder instead",
+        fix="as it says",
+        damage=photos,
+    ),
+    Fault(
+        what="two sizes of shards",
+        command=ONE_A_SHARD + " --shard-mib 256",
+        message="--shard-mib and --samples-per-shard both given; give one of them",
+        fix="as it says",
+        damage=photos,
+    ),
+    Fault(
         what="nothing left for a split",
         command=PACK.replace("--val-fraction 0", "--val-fraction 0.0001"),
         message="--val-fraction: 0.0001 leaves no image for val; give another --val-fraction or --seed, "
@@ -224,7 +277,7 @@ PACKING = [
         what="disk full while packing",
         command="packing onto a disk with too little space",
         message="{file}: cannot be written (...); free space there, or choose another folder",
-        fix="free space, then the same command again",
+        fix="free space, then the same command goes on: finished shards are kept",
         then="exit 2; no tar that is not whole, no index, so no folder of shards",
         test="test_disk.py::test_packing_onto_a_full_disk",
     ),
@@ -399,6 +452,15 @@ SHARDS = [
     Fault(what="truncated tar, trained", command=TRAIN, message=TRUNCATED, fix="as it says", damage=truncate),
     Fault(
         what="truncated tar, scored", command=EVALUATE, message=TRUNCATED, fix="as it says", damage=truncate
+    ),
+    Fault(
+        what="shard gone while it is read",
+        command="a tar that is removed after the start",
+        message="{shards}/test-000000.tar: gone, it was there at the start; copy it back, and the same command goes on",
+        fix="as it says",
+        then="exit 2, one line though a loader process raised it; checkpoints stay",
+        damage=remove("test-000000.tar"),
+        test="test_images.py::test_a_shard_that_is_removed_while_it_is_read",
     ),
     Fault(
         what="truncated tar, verified",

@@ -7,6 +7,7 @@ from pathlib import Path
 from tests.e2e.faults.fault import Fault, render
 from tests.e2e.faults.given import COMMANDS, RECIPES, WEIGHTS
 from tests.e2e.faults.machine import MACHINE
+from tests.e2e.faults.remote import REMOTE
 from tests.e2e.faults.shards import IMAGES, PACKING, SHARDS
 
 PAGE = Path(__file__).parents[3] / "docs" / "faults.md"
@@ -20,6 +21,10 @@ SECTIONS = {
         IMAGES,
     ),
     "Shards": ("Every start checks that all tars are there in full length.", SHARDS),
+    "Shards behind an address": (
+        "Each tar is fetched whole at its first use, and checked against the index's length and sha256.",
+        REMOTE,
+    ),
     "Machines": ("", MACHINE),
 }
 FAULTS = [fault for _, faults in SECTIONS.values() for fault in faults]

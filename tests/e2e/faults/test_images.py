@@ -22,7 +22,8 @@ from wsol_dist.data.decode import MAX_PIXELS, DecodeError, decode_rgb
 from wsol_dist.data.index import Index
 from wsol_dist.data.orientation import TAG
 from wsol_dist.data.sample import Sample
-from wsol_dist.data.stream import ShardReader
+from wsol_dist.data.stream import ShardReader, evaluation_batches
+from wsol_dist.errors import UserError, as_user_error
 
 RED, GREEN = (220, 30, 40), (30, 200, 60)
 
@@ -285,3 +286,17 @@ def test_members_that_are_no_plain_files_are_broken_images(
     with pytest.raises(DecodeError, match=fault(what).message.rpartition(": ")[2]):
         reader.sample(int(first))
     assert not (prepared / "etc").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_shard_that_is_removed_while_it_is_read(prepared: Path, workers: int) -> None:
+    row, index = fault("shard gone while it is read"), Index.load(prepared / "shards")
+    row.damage(prepared)
+    with pytest.raises(UserError) as error:
+        list(
+            evaluation_batches(
+                index, split="test", rank=0, world=1, batch_size=8, workers=workers, image_px=24
+            )
+        )
+    told = str(as_user_error(error.value))
+    assert row.pattern(prepared).fullmatch(told), told
