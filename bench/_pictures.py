@@ -9,8 +9,10 @@ from itertools import islice
 from pathlib import Path
 
 import cv2
+import numpy as np
 import simplejpeg
 
+from wsol_dist.data.decode import decode_rgb
 from wsol_dist.data.sources.collage import Options, Source
 
 COPIES = 8
@@ -24,6 +26,15 @@ def large(folder: Path, count: int) -> str:
         blobs = (path.read_bytes() for _ in range(COPIES) for path in real)
         return f"{_write(folder, blobs, count)} of imagenet-sample-128"
     return f"{_write(folder, _collage(count, image_px=448, size_wh=(466, 388)), count)} of the collage at 466 x 388"
+
+
+def real_or_collage(count: int) -> tuple[str, list[np.ndarray]]:
+    """(H, W, 3) uint8 images of about ImageNet's size, at most 128 real ones, and what they are."""
+    real = sorted((_real_data() / "imagenet-sample-128").rglob("*.JPEG"))
+    if real:
+        return "imagenet-sample-128", [decode_rgb(path.read_bytes()) for path in real[:count]]
+    blobs = islice(_collage(count, image_px=448, size_wh=(466, 388)), count)
+    return "the collage at 466 x 388", [decode_rgb(blob) for blob in blobs]
 
 
 def small(folder: Path, count: int) -> str:

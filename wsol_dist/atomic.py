@@ -6,14 +6,18 @@ import os
 from pathlib import Path
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Put bytes under a name in one step: a reader sees all of them or none, two writers do not mix."""
+def write_atomically(path: Path, data: bytes, *, sync: bool = True) -> None:
+    """Put bytes under a name in one step: a reader sees all of them or none, two writers do not mix.
+
+    Without `sync` that also holds after a kill, but not after a power failure.
+    """
     part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with part.open("wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
         part.unlink(missing_ok=True)

@@ -180,17 +180,6 @@ def test_the_script_tells_by_its_exit_code(folder, damage, code):
     assert done.stderr.count("\n") == (1 if code == 2 else 0)
 
 
-def test_ls_and_show(packed, tmp_path, capsys):
-    assert main(["ls", str(packed)]) == 0
-    assert "train" in capsys.readouterr().out
-    picture = tmp_path / "cat.jpg"
-    assert main(["show", str(packed), "train/cat/000002", "--out", str(picture)]) == 0
-    assert json.loads(capsys.readouterr().out.rpartition("image written")[0])["classes"] == ["cat"]
-    assert picture.read_bytes()[:2] == b"\xff\xd8"
-    with pytest.raises(UserError, match="no sample 'train/dog'"):
-        main(["show", str(packed), "train/dog"])
-
-
 def packed_as(folder: Path, **changed) -> Path:
     """A folder of shards with one image that says of itself what is given."""
     sample = Sample(**{"id": "a", "image": b"", "extension": "bmp", "labels": (0,)} | changed)

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
 from wsol_dist.data import sources
 from wsol_dist.errors import UserError, did_you_mean
+from wsol_dist.progress import progress
 
-USAGE = """usage: wsol shards {pack,verify,ls,show} ...
+USAGE = """usage: wsol shards {pack,verify,ls,show,cat,report} ...
 
   pack SOURCE --out FOLDER ...   make shards of a data set; `pack --help` lists the sources
   verify FOLDER [--deep]         check that a folder holds what its index says
   ls FOLDER                      splits, shards, bytes, classes
-  show FOLDER ID [--out FILE]    one sample's record; --out writes its image"""
-SECONDS_BETWEEN_LINES = 10.0
+  show FOLDER ID                 one sample: picture, classes, boxes, mask, place; ID or number of a row
+  cat FOLDER ID [--member json]  its image, record or mask as they are stored, to stdout
+  report FOLDER [--out PAGE]     a page: classes, boxes, samples, duplicates, broken files"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,22 +40,46 @@ class VerifyOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ListOptions:
-    """Splits, shards, bytes and classes of a folder of shards."""
+    """Splits, shards, counts, sizes and classes of a folder of shards."""
 
-    folder: tyro.conf.Positional[Path]
-    """Folder of the shards."""
+    folder: tyro.conf.Positional[str]
+    """Folder of the shards, or its address."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShowOptions:
-    """One sample's row and record."""
+    """One sample: its picture, classes, boxes and mask, and where it is."""
 
-    folder: tyro.conf.Positional[Path]
-    """Folder of the shards."""
+    folder: tyro.conf.Positional[str]
+    """Folder of the shards, or its address."""
     id: tyro.conf.Positional[str]
-    """The sample's id."""
+    """The sample's id, or the number of its row in samples.parquet, from 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatOptions:
+    """One sample's image, record or mask to stdout, byte for byte as it is stored."""
+
+    folder: tyro.conf.Positional[str]
+    """Folder of the shards, or its address."""
+    id: tyro.conf.Positional[str]
+    """The sample's id, or the number of its row in samples.parquet, from 0."""
+    member: Literal["image", "json", "mask"] = "image"
+    """Which of its files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Write the page of a data set: classes, boxes, samples, duplicates over splits and classes, broken files."""
+
+    folder: tyro.conf.Positional[str]
+    """Folder of the shards, or its address."""
     out: Path | None = None
-    """File to which the image's bytes are written."""
+    """File of the page; default report.html in the folder."""
+    samples: int = 48
+    """Images that are shown with their boxes and masks."""
+    workers: int = 0
+    """Processes; 0 for one a core."""
 
 
 def main(argv: list[str]) -> int:
@@ -65,6 +89,8 @@ def main(argv: list[str]) -> int:
         "verify": _verify,
         "ls": _list,
         "show": _show,
+        "cat": _cat,
+        "report": _report,
     }
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
@@ -108,7 +134,8 @@ def _parse_pack(name: str, options_class: type, argv: list[str]) -> tuple[Any, A
 
 
 def _run_pack(name: str, source: Any, source_options: Any, options: Any) -> int:
-    from wsol_dist.data.pack import already_packed, make_plan, pack
+    from wsol_dist.data.look import size_text
+    from wsol_dist.data.pack import already_packed, make_plan, pack, write_part
 
     start = time.monotonic()
     print(f"{name}: listing samples", flush=True)
@@ -120,15 +147,28 @@ def _run_pack(name: str, source: Any, source_options: Any, options: Any) -> int:
     if already_packed(plan, source, options):
         print(f"{options.out}: already packed with these arguments, nothing to do (--force packs again)")
         return 0
-    with _progress("packing", plan.num_samples) as progress:
-        index = pack(plan, source, options, progress, say=lambda line: print(line, flush=True))
+    if options.part is not None:
+        shards = plan.part(options)
+        with progress("packing", sum(len(shard.items) for shard in shards)) as told:
+            write_part(plan, source, options, told, say=_say)
+        print(
+            f"{options.out}: part {options.part}, {len(shards)} of {len(plan.shards)} shards, "
+            f"{time.monotonic() - start:.1f} s; behind all parts the same command without --part writes the index"
+        )
+        return 0
+    with progress("packing", plan.num_samples) as told:
+        index = pack(plan, source, options, told, say=_say)
     counts = ", ".join(f"{split} {value.num_samples}" for split, value in index.splits.items())
     num_bytes = sum(shard.bytes for shard in index.shards)
     print(
         f"{options.out}: {plan.num_samples} samples ({counts}) of {len(index.classes)} classes in "
-        f"{len(index.shards)} shards, {_size(num_bytes)}, {time.monotonic() - start:.1f} s"
+        f"{len(index.shards)} shards, {size_text(num_bytes)}, {time.monotonic() - start:.1f} s"
     )
     return 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _verify(argv: list[str]) -> int:
@@ -137,8 +177,8 @@ def _verify(argv: list[str]) -> int:
 
     options = tyro.cli(VerifyOptions, args=argv, prog="wsol shards verify")
     total = sum(split.num_samples for split in Index.load(options.folder, check_files=False).splits.values())
-    with _progress("verifying", total) as progress:
-        problems = verify(options.folder, deep=options.deep, workers=options.workers, progress=progress)
+    with progress("verifying", total) as told:
+        problems = verify(options.folder, deep=options.deep, workers=options.workers, progress=told)
     for problem in problems:
         print(problem)
     how = "headers, checksums and rows" + (", every image and mask decoded" if options.deep else "")
@@ -148,87 +188,53 @@ def _verify(argv: list[str]) -> int:
 
 def _list(argv: list[str]) -> int:
     from wsol_dist.data.index import Index
+    from wsol_dist.data.look import folder_lines
 
     options = tyro.cli(ListOptions, args=argv, prog="wsol shards ls")
-    index = Index.load(options.folder)
-    print(
-        f"{options.folder}: {index.name}, {len(index.classes)} classes, "
-        f"columns {', '.join(index.columns)}, seed {index.seed}"
-    )
-    print(f"{'split':<10}{'samples':>10}{'shards':>8}{'bytes':>12}   images per class")
-    for name, split in index.splits.items():
-        shards = [shard for shard in index.shards if shard.split == name]
-        counts = split.num_images_per_class
-        size = _size(sum(shard.bytes for shard in shards))
-        print(f"{name:<10}{split.num_samples:>10}{len(shards):>8}{size:>12}   {min(counts)} to {max(counts)}")
-    print(
-        "classes: "
-        + "; ".join(index.classes[:20])
-        + (f"; and {len(index.classes) - 20} more" if len(index.classes) > 20 else "")
-    )
+    for line in folder_lines(Index.load(options.folder)):
+        print(line)
     return 0
 
 
 def _show(argv: list[str]) -> int:
     from wsol_dist.data.index import Index
-    from wsol_dist.data.verify import find_sample
+    from wsol_dist.data.look import find_sample, sample_lines
 
     options = tyro.cli(ShowOptions, args=argv, prog="wsol shards show")
     index = Index.load(options.folder)
-    row, stored = find_sample(index, options.id)
-    shown = {**row, **stored.record, "shard": index.shards[row["shard"]].file, "extension": stored.extension}
-    shown["classes"] = [index.classes[label] for label in row["labels"]]
-    print(json.dumps(shown, indent=1, ensure_ascii=False))
-    if options.out is not None:
-        options.out.write_bytes(stored.image)
-        print(f"image written to {options.out}")
+    for line in sample_lines(index, *find_sample(index, options.id)):
+        print(line)
     return 0
 
 
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, a line every ten seconds elsewhere."""
-    if sys.stdout.isatty():
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
+def _cat(argv: list[str]) -> int:
+    from wsol_dist.data.index import Index
+    from wsol_dist.data.look import find_sample, member
+
+    options = tyro.cli(CatOptions, args=argv, prog="wsol shards cat")
+    _, stored = find_sample(Index.load(options.folder), options.id)
+    sys.stdout.buffer.write(member(stored, options.member))
+    sys.stdout.buffer.flush()
+    return 0
+
+
+def _report(argv: list[str]) -> int:
+    from wsol_dist.commands.shards_report import write_report
+    from wsol_dist.data.index import Index
+
+    options = tyro.cli(ReportOptions, args=argv, prog="wsol shards report")
+    for name, given in (("--samples", options.samples), ("--workers", options.workers)):
+        if given < 0:
+            raise UserError(f"{name}: {given} given; 0 or more allowed")
+    total = sum(split.num_samples for split in Index.load(options.folder, check_files=False).splits.values())
+    with progress("reading", total) as told:
+        said = write_report(
+            options.folder,
+            out=options.out,
+            num_samples=options.samples,
+            workers=options.workers,
+            progress=told,
         )
-
-        columns = (
-            TextColumn(what),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns) as bar:
-            task = bar.add_task(what, total=total)
-            yield lambda count: bar.advance(task, count)
-        return
-    yield _Lines(what, total)
-
-
-class _Lines:
-    """Progress for logs."""
-
-    def __init__(self, what: str, total: int) -> None:
-        self.what, self.total, self.done = what, total, 0
-        self.start = self.last = time.monotonic()
-
-    def __call__(self, count: int) -> None:
-        self.done += count
-        now = time.monotonic()
-        if now - self.last < SECONDS_BETWEEN_LINES and self.done < self.total:
-            return
-        self.last = now
-        rate = self.done / max(now - self.start, 1e-9)
-        left = (self.total - self.done) / rate if rate else 0.0
-        print(f"{self.what}: {self.done}/{self.total} samples, {rate:.0f}/s, {left:.0f} s left", flush=True)
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 2**30:.2f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.1f} MiB"
+    for line in said:
+        print(line)
+    return 0

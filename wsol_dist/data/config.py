@@ -34,6 +34,9 @@ class DataConfig:
     order: Literal["uniform", "class_pairs"] = "uniform"
     """uniform: every image once an epoch. class_pairs: in fours of two images each of two classes, for methods that
     compare images; the batch of each rank and micro-batch is then a multiple of 4."""
+    embeddings: str = ""
+    """Folder of a column of embeddings of these shards' images or captions (`wsol embed`), for methods that learn from
+    them; they come with the images."""
     max_bad: float = 0.001
     """Share of a split's images that may fail to decode before training or evaluation ends with their names; at least
     one image, unless it is 0."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import PurePosixPath
 from typing import TypeVar
 
@@ -28,7 +29,7 @@ def need_folder(path: AnyPlace, what: str) -> AnyPlace:
 
 def extension_of(path: str) -> str:
     """The extension in lower case without a dot, one name a format: jpg, not jpeg."""
-    extension = PurePosixPath(path).suffix.lower().removeprefix(".")
+    extension = os.path.splitext(path)[1].lower().removeprefix(".")
     return "jpg" if extension == "jpeg" else extension
 
 

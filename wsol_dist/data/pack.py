@@ -21,7 +21,7 @@ from wsol_dist.data.pack_folder import (
     sweep,
     write_or_keep,
 )
-from wsol_dist.data.pack_plan import PackOptions, Plan, make_plan, part_of, read_promised
+from wsol_dist.data.pack_plan import PackOptions, Plan, make_plan, read_promised
 from wsol_dist.data.parallel import in_order, num_cores
 from wsol_dist.data.sample import Item, Source
 from wsol_dist.data.shard import encode_sample
@@ -69,17 +69,16 @@ def write_part(
     options: PackOptions,
     progress: Progress = lambda _: None,
     say: Say = lambda _: None,
-) -> int:
-    """Write the shards of `options.part`, by default all; no index. Returns how many shards that are.
+) -> None:
+    """Write the shards of `options.part`, by default all, and no index; those that are finished are kept.
 
     Raises:
         UserError: as `pack`.
     """
-    number, count = part_of(options)
     done = prepare_folder(plan, out=options.out, force=options.force, alone=options.part is None)
     if done:
         say(f"{done} of {len(plan.shards)} shards are finished, going on with the others")
-    tasks = plan.shards[number::count]
+    tasks = plan.part(options)
     packer = Packer(source=source, plan_sha256=identity_sha256(plan))
     broken = BrokenImages(num_samples=plan.num_samples, max_bad=options.max_bad, option="--max-bad")
     reaching_out: list[str] = []
@@ -95,7 +94,6 @@ def write_part(
             f"{len(reaching_out)} samples have a box more than a pixel over the border of their image, kept as given: "
             f"{name_some(reaching_out)}"
         )
-    return len(tasks)
 
 
 def already_packed(plan: Plan, source: Source, options: PackOptions) -> bool:

@@ -95,6 +95,11 @@ class Plan:
     def num_samples(self) -> int:
         return sum(map(len, self.items.values()))
 
+    def part(self, options: PackOptions) -> list[ShardTask]:
+        """The shards of `options.part`; all of them without one."""
+        number, count = part_of(options)
+        return self.shards[number::count]
+
     def identity(self) -> dict[str, Any]:
         """What makes two plans the same: equal plans of equal files give equal bytes."""
         cuts = json.dumps([(task.file, len(task.items)) for task in self.shards])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -28,7 +29,7 @@ def in_order(
     """Yield `function(shared, task)` for each task.
 
     Args:
-        function: at module level, so that a spawned process finds it.
+        function: at module level, so that another process finds it.
         shared: picklable; the first argument of every call.
         num_workers: 1 works in this process.
 
@@ -38,8 +39,10 @@ def in_order(
     if num_workers <= 1 or len(tasks) <= 1:
         yield from (function(shared, task) for task in tasks)
         return
-    # spawn: a fork would copy the locks of threads that OpenCV or pyarrow may have started.
-    context = multiprocessing.get_context("spawn")
+    # A fork of this process would copy the locks of threads that OpenCV or pyarrow may have started; the server's
+    # processes are forks of a fresh one, which imports once what all of them need.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", function.__module__])
     num_workers = min(num_workers, len(tasks))
     pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_start, initargs=(shared,))
     try:
@@ -58,7 +61,16 @@ def _start(shared: Any) -> None:
 
     global _shared
     _shared = shared
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)  # the processes are the parallelism
+
+
+def _end_with_parent() -> None:
+    """A killed parent tells nobody: without this its workers would wait for tasks for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _call(function: Callable[[Any, Task], Result], task: Task) -> Result:

@@ -36,6 +36,7 @@ BLOCK = 512
 END_OF_TAR = bytes(2 * BLOCK)
 _PLAIN = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT, "ascii", "strict")
 """The header of an empty file without a name."""
+_RECORD = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 _SUM_OF_PLAIN = int(_PLAIN[148:154], 8) - sum(_PLAIN[124:136])
 
 
@@ -300,7 +301,7 @@ def _members(ordinal: int, sample: Sample) -> list[tuple[str, bytes]]:
         record["box_labels"] = list(sample.box_labels)
     if sample.semantic:
         record["semantic"] = True
-    text = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = _RECORD.encode(record)
     members = [(f"{key}.{sample.extension}", sample.image), (f"{key}.json", text.encode())]
     if sample.mask is not None:
         members.append((f"{key}.mask.png", _encode_mask(sample.mask)))

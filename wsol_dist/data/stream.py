@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from wsol_dist.data.ahead import Ahead
+from wsol_dist.data.cache import MAX_OPEN_BOUNDED, cache_limit
+from wsol_dist.data.columns import Column
 from wsol_dist.data.config import DataConfig
 from wsol_dist.data.decode import DecodeError, decode_rgb
-from wsol_dist.data.index import Index
+from wsol_dist.data.index import Index, Rows
 from wsol_dist.data.order import epoch_order, rank_rows, steps_per_epoch
 from wsol_dist.data.pairs import FOUR, class_fours
-from wsol_dist.data.remote import MAX_OPEN_BOUNDED, Ahead, cache_limit
 from wsol_dist.data.ring import Request, Requests, Ring
 from wsol_dist.data.sample import Sample
 from wsol_dist.data.shard import StoredSample, read_sample, to_sample
@@ -27,6 +30,8 @@ from wsol_dist.errors import UserError
 
 PREFETCH = 4
 """Batches that each loader process has ready or in work."""
+Beside = tuple[np.ndarray, np.ndarray | None]
+"""Labels and embeddings of a batch."""
 MAX_OPEN_FILES = 128
 """Tars that a loader process holds open: more than an epoch's lanes, far fewer than a process may open."""
 
@@ -38,14 +43,20 @@ class TrainingBatch:
     image_BCHW: Tensor
     """uint8."""
     label_B: Tensor
-    """int64."""
+    """int64; of a multi-label set (B, C) float32, 1 for each class of the image, else 0."""
     broken: list[str]
     """Ids of images that did not decode; the split's next readable one stands in for each."""
+    embedding_BE: Tensor | None = None
+    """float32, where `data.embeddings` names some."""
 
     def pin_memory(self) -> TrainingBatch:
         """Called by the loader where there is a GPU: copies to it then run beside the computation."""
+        embedding_BE = None if self.embedding_BE is None else self.embedding_BE.pin_memory()
         return dataclasses.replace(
-            self, image_BCHW=self.image_BCHW.pin_memory(), label_B=self.label_B.pin_memory()
+            self,
+            image_BCHW=self.image_BCHW.pin_memory(),
+            label_B=self.label_B.pin_memory(),
+            embedding_BE=embedding_BE,
         )
 
 
@@ -56,7 +67,7 @@ class EvaluationBatch:
     image_BCHW: Tensor
     """uint8."""
     label_B: Tensor
-    """int64."""
+    """int64; of several labels the first, all are in `truths`."""
     valid_B: Tensor
     """bool; False is padding, not to be counted."""
     decoded_B: Tensor
@@ -153,22 +164,65 @@ class InSlot:
 
     ring: int
     slot: int
-    labels: list[int]
+    beside: Beside
     broken: list[str]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _arrived, (self.ring, self.slot, self.labels, self.broken)
+        return _arrived, (self.ring, self.slot, self.beside, self.broken)
 
 
-def _arrived(ring: int, slot: int, labels: list[int], broken: list[str]) -> TrainingBatch:
-    return TrainingBatch(image_BCHW=Ring.of(ring).read(slot), label_B=torch.tensor(labels), broken=broken)
+def _arrived(ring: int, slot: int, beside: Beside, broken: list[str]) -> TrainingBatch:
+    return _batch(Ring.of(ring).read(slot), beside, broken)
+
+
+def _batch(image_BCHW: Tensor, beside: Beside, broken: list[str]) -> TrainingBatch:
+    label_B, embedding_BE = (None if array is None else torch.from_numpy(array) for array in beside)
+    assert label_B is not None
+    return TrainingBatch(image_BCHW=image_BCHW, label_B=label_B, broken=broken, embedding_BE=embedding_BE)
+
+
+class TruthReader:
+    """What comes beside the images of a split: labels of one kind or the other, and embeddings if there are."""
+
+    def __init__(self, index: Index, rows: Rows, split: str, embeddings: str) -> None:
+        self.rows, self.split = rows, split
+        self.num_classes = len(index.classes) if index.multi_label else None
+        self.column = Column.open(Path(embeddings), index) if embeddings else None
+
+    def read(self, rows: Sequence[int]) -> Beside:
+        """Labels (B,) int64 or (B, C) float32 and embeddings (B, E) float32 or None, of rows of the split."""
+        if self.num_classes is None:
+            labels = self.rows.label[np.asarray(rows, np.int64)]
+        else:
+            labels = np.zeros((len(rows), self.num_classes), np.float32)
+            for place, row in enumerate(rows):
+                labels[place, list(self.rows.labels(row))] = 1
+        return labels, None if self.column is None else np.stack([self._embedding(row) for row in rows])
+
+    def _embedding(self, row: int) -> np.ndarray:
+        assert self.column is not None
+        value = self.column.value(self.split, row)
+        if value is None:
+            raise UserError(
+                f"data.embeddings: {self.column.folder} has none for {self.rows.ids[row].as_py()}, which decodes now; "
+                "make the column again"
+            )
+        return value.astype(np.float32)
 
 
 class TrainingSet(Dataset[TrainingBatch]):
     """Batches of transformed images; an image is asked for by (epoch, row), so its augmentation needs no state."""
 
-    def __init__(self, reader: ShardReader, transform: TrainTransform, *, seed: int, scaled: bool) -> None:
-        self.reader, self.transform, self.seed = reader, transform, seed
+    def __init__(
+        self,
+        reader: ShardReader,
+        truths: TruthReader,
+        transform: TrainTransform,
+        *,
+        seed: int,
+        scaled: bool,
+    ) -> None:
+        self.reader, self.truths, self.transform, self.seed = reader, truths, transform, seed
         self.cover_px = transform.resize_px if scaled else None
 
     def __getitems__(self, request: Request[tuple[int, int]]) -> TrainingBatch | InSlot:
@@ -178,15 +232,16 @@ class TrainingSet(Dataset[TrainingBatch]):
             image_BCHW = torch.empty(len(request.items), 3, side, side, dtype=torch.uint8)
         else:
             image_BCHW = Ring.of(request.ring).write(request.slot)
-        labels: list[int] = []
+        rows: list[int] = []
         broken: list[str] = []
         for image_CHW, (epoch, row) in zip(image_BCHW, request.items, strict=True):
             rgb_HWC, at = self._readable(row, broken)
             image_CHW.copy_(self.transform(rgb_HWC, np.random.default_rng([self.seed, epoch, row])))
-            labels.append(int(self.reader.rows.label[at]))
+            rows.append(at)
+        beside = self.truths.read(rows)
         if request.slot is None:
-            return TrainingBatch(image_BCHW=image_BCHW, label_B=torch.tensor(labels), broken=broken)
-        return InSlot(ring=request.ring, slot=request.slot, labels=labels, broken=broken)
+            return _batch(image_BCHW, beside, broken)
+        return InSlot(ring=request.ring, slot=request.slot, beside=beside, broken=broken)
 
     def decode(self, encoded: bytes) -> np.ndarray:
         """Pixels (H, W, 3) uint8, no fewer than the transform needs where the image has them."""
@@ -297,7 +352,8 @@ def training_batches(
     transform = TrainTransform(
         resize_px=data.resize_px or round(image_px * 8 / 7), image_px=image_px, flip=data.flip
     )
-    dataset = TrainingSet(reader, transform, seed=order.seed, scaled=data.decoder == "scaled")
+    truths = TruthReader(index, reader.rows, data.train_split, data.embeddings)
+    dataset = TrainingSet(reader, truths, transform, seed=order.seed, scaled=data.decoder == "scaled")
     requests = Requests(
         reader.ahead(order, row_of=lambda item: item[1]),
         # Those in work or ready, one that is just being handed over, one that the trainer holds.

@@ -17,7 +17,6 @@ from wsol_dist.data.index import Index, Shard, tar_problem
 from wsol_dist.data.parallel import in_order, num_cores
 from wsol_dist.data.sample import IGNORE
 from wsol_dist.data.shard import END_OF_TAR, StoredSample, image_size, read_sample, to_sample
-from wsol_dist.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,32 +170,3 @@ def _check_decoding(stored: StoredSample, size_wh: tuple[int, int], num_classes:
     most = num_classes if sample.semantic else 1
     if largest > most:
         yield f"the mask has the value {largest}, 0 to {most} and {IGNORE} allowed"
-
-
-def find_sample(index: Index, sample_id: str) -> tuple[dict[str, Any], StoredSample]:
-    """Row and stored bytes of one sample.
-
-    Raises:
-        UserError: no such id, with those that look like it; its bytes are damaged.
-    """
-    import pyarrow.compute as pc
-
-    table = index.table()
-    rows = table.filter(pc.equal(table["id"], sample_id)).to_pylist()
-    if not rows:
-        some = (
-            pc.filter(table["id"], pc.match_substring(table["id"], sample_id))[:3].to_pylist()
-            or table["id"][:3].to_pylist()
-        )
-        raise UserError(f"{index.folder}: no sample {sample_id!r}; ids look like {', '.join(some)}")
-    row = rows[0]
-    path = index.path(row["shard"])
-    with path.open("rb") as file:
-        file.seek(row["offset"])
-        blob = file.read(row["bytes"])
-    try:
-        return row, read_sample(blob)
-    except ValueError as error:
-        raise UserError(
-            f"{path}: {sample_id}: {error}; `wsol shards verify {index.folder}` lists all damage"
-        ) from error

@@ -1,7 +1,8 @@
 """Objects cut out of scikit-image's photographs, pasted over backgrounds that all classes share; no download.
 
-Every image is a pure function of (collage seed, split, number). Boxes are [x0, y0, x1, y1] in pixels from 0,
-the last pixel included (as in ILSVRC's XML); masks are exact at the image's own size.
+An image has one object, or with `multi_label` two to four of different classes, of which the later may hide a part of
+the earlier. Every image is a pure function of (collage seed, split, number). Boxes are [x0, y0, x1, y1] in pixels
+from 0, the last pixel included (as in ILSVRC's XML); masks are exact at the image's own size.
 """
 
 from __future__ import annotations
@@ -34,6 +35,12 @@ BACKGROUNDS = {
 """A function of `skimage.data` -> the part that is used: x0, y0, x1, y1, end excluded."""
 SIDE_FRACTION = (0.25, 0.70)
 """Range of the longer side of an object over the side of the image."""
+SIDE_FRACTION_OF_SEVERAL = (0.25, 0.50)
+"""The same where an image has several."""
+NUM_SEVERAL = (2, 4)
+"""Fewest and most objects of a multi-label image."""
+LEAST_VISIBLE = 0.6
+"""Part of each object that the later ones leave."""
 SPLITS = ("train", "val", "test")
 
 
@@ -47,6 +54,8 @@ class Options:
     """Validation images."""
     num_test: int = 600
     """Test images."""
+    multi_label: bool = False
+    """Two to four objects of different classes in an image, masks with the class of every pixel; else one object."""
     image_px: int = 128
     """Side of the square images in pixels."""
     jpeg_quality: int = 90
@@ -77,31 +86,82 @@ class Source:
         """Classes take turns, so every class has the same number of images in every split."""
         for split in SPLITS:
             for number in range(getattr(self.options, f"num_{split}")):
-                label = number % len(CLASSES)
-                name = f"{split}/{CLASSES[label]}/{number:06d}"
-                yield Item(id=name, split=split, labels=(label,), where=number)
+                labels = self._labels(split, number)
+                name = f"{split}/{'+'.join(CLASSES[label] for label in labels)}/{number:06d}"
+                yield Item(id=name, split=split, labels=labels, where=number)
+
+    def _labels(self, split: str, number: int) -> tuple[int, ...]:
+        """One class in turn; of several the others are drawn, so only the first are balanced exactly."""
+        first = number % len(CLASSES)
+        if not self.options.multi_label:
+            return (first,)
+        rng = self._rng(split, number, "labels")
+        num_others = int(rng.integers(NUM_SEVERAL[0], NUM_SEVERAL[1] + 1)) - 1
+        others = rng.permutation([label for label in range(len(CLASSES)) if label != first])[:num_others]
+        return tuple(sorted([first, *others.tolist()]))
 
     def read(self, item: Item) -> Sample:
         """Paint one image."""
-        rng = self._rng(item, "object")
-        alpha_HW, rgb_HWC = self._place(_pick_cutout(item.labels[0], rng), rng)
+        return self._read_several(item) if self.options.multi_label else self._read_one(item)
+
+    def _read_several(self, item: Item) -> Sample:
+        """Objects in a drawn order, painted over each other."""
+        rng = self._rng(item.split, int(item.where), "object")
+        order = rng.permutation(item.labels).tolist()
+        placed = self._placed(order, rng)
+        image, mask = self.background(item), np.zeros((self.options.image_px,) * 2, np.uint8)
+        for label, (alpha_HW, rgb_HWC) in zip(order, placed, strict=True):
+            image = image * (1 - alpha_HW[..., None]) + rgb_HWC
+            mask[alpha_HW >= 0.5] = label + 1
+        boxes = [_extent(mask == label + 1) for label in item.labels]
+        return self._sample(item, image, mask, boxes, semantic=True, box_labels=item.labels)
+
+    def _placed(self, order: list[int], rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Alpha and colours of each object, each of which the later ones leave enough of."""
+        while True:
+            placed = [
+                self._place(_pick_cutout(label, rng), rng, sides=SIDE_FRACTION_OF_SEVERAL) for label in order
+            ]
+            solid = [alpha_HW >= 0.5 for alpha_HW, _ in placed]
+            if all(
+                (one & ~np.any(solid[at + 1 :], axis=0)).sum() >= LEAST_VISIBLE * one.sum()
+                for at, one in enumerate(solid[:-1])
+            ):
+                return placed
+
+    def _read_one(self, item: Item) -> Sample:
+        rng = self._rng(item.split, int(item.where), "object")
+        alpha_HW, rgb_HWC = self._place(_pick_cutout(item.labels[0], rng), rng, sides=SIDE_FRACTION)
         image = self.background(item) * (1 - alpha_HW[..., None]) + rgb_HWC
         mask = (alpha_HW >= 0.5).astype(np.uint8)
-        ys, xs = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
+        return self._sample(item, image, mask, [_extent(mask == 1)])
+
+    def _sample(
+        self,
+        item: Item,
+        image: np.ndarray,
+        mask: np.ndarray,
+        boxes: list[list[int]],
+        *,
+        semantic: bool = False,
+        box_labels: tuple[int, ...] | None = None,
+    ) -> Sample:
         image_u8 = np.ascontiguousarray(np.clip(np.rint(image), 0, 255).astype(np.uint8))
         return Sample(
             id=item.id,
             image=simplejpeg.encode_jpeg(image_u8, quality=self.options.jpeg_quality),
             extension="jpg",
             labels=item.labels,
-            boxes_xyxy=np.array([[xs[0], ys[0], xs[-1], ys[-1]]], dtype=np.float64),
+            boxes_xyxy=np.array(boxes, dtype=np.float64),
             box_frame_wh=(self.options.image_px, self.options.image_px),
+            box_labels=box_labels,
             mask=mask,
+            semantic=semantic,
         )
 
     def background(self, item: Item) -> np.ndarray:
         """The picture before anything is pasted: (H, W, 3) float32, 0..255; the class has no say in it."""
-        rng = self._rng(item, "background")
+        rng = self._rng(item.split, int(item.where), "background")
         photo = _background(list(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))])
         height, width = photo.shape[:2]
         side = int(rng.integers(min(height, width, self.options.image_px), min(height, width) + 1))
@@ -111,18 +171,18 @@ class Source:
         interpolation = cv2.INTER_AREA if side >= px else cv2.INTER_CUBIC
         return np.clip(cv2.resize(crop, (px, px), interpolation=interpolation) * _light(rng), 0, 255)
 
-    def _rng(self, item: Item, part: str) -> np.random.Generator:
+    def _rng(self, split: str, number: int, part: str) -> np.random.Generator:
         # Separate streams: what is pasted cannot influence the background.
-        stream = ("background", "object").index(part)
-        return np.random.default_rng(
-            [self.options.collage_seed, SPLITS.index(item.split), int(item.where), stream]
-        )
+        stream = ("background", "object", "labels").index(part)
+        return np.random.default_rng([self.options.collage_seed, SPLITS.index(split), number, stream])
 
-    def _place(self, rgba_HW4: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _place(
+        self, rgba_HW4: np.ndarray, rng: np.random.Generator, *, sides: tuple[float, float]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Alpha (H, W) and premultiplied colours (H, W, 3) of the object somewhere in the image."""
         px = self.options.image_px
         height, width = rgba_HW4.shape[:2]
-        scale = px * rng.uniform(*SIDE_FRACTION) / max(height, width)
+        scale = px * rng.uniform(*sides) / max(height, width)
         w, h = max(1, round(width * scale)), max(1, round(height * scale))
         small = cv2.resize(
             _flip(rgba_HW4, rng), (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
@@ -132,6 +192,12 @@ class Source:
         canvas[y : y + h, x : x + w] = small
         alpha = canvas[..., 3] / 255
         return alpha, np.clip(canvas[..., :3] * _light(rng), 0, 255 * alpha[..., None])
+
+
+def _extent(mask_HW: np.ndarray) -> list[int]:
+    """The box of a mask, its last pixel included."""
+    ys, xs = np.nonzero(mask_HW.any(axis=1))[0], np.nonzero(mask_HW.any(axis=0))[0]
+    return [int(xs[0]), int(ys[0]), int(xs[-1]), int(ys[-1])]
 
 
 def _light(rng: np.random.Generator) -> np.ndarray:
