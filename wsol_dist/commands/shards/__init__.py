@@ -219,7 +219,7 @@ def _cat(argv: list[str]) -> int:
 
 
 def _report(argv: list[str]) -> int:
-    from wsol_dist.commands.shards_report import write_report
+    from wsol_dist.commands.shards.report import write_report
     from wsol_dist.data.index import Index
 
     options = tyro.cli(ReportOptions, args=argv, prog="wsol shards report")
