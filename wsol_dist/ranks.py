@@ -90,6 +90,50 @@ class Ranks:
             dist.barrier()
 
 
+def rank_of_group() -> int:
+    """This process's rank in the process group; 0 without one."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def gather_rows(part: torch.Tensor) -> torch.Tensor:
+    """Tensors of equal shape of all ranks one below the other, in rank order, without gradient."""
+    part = part.detach().contiguous()
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return part
+    parts = [torch.empty_like(part) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, part)
+    return torch.cat(parts)
+
+
+def max_over_ranks(part: torch.Tensor) -> torch.Tensor:
+    """The largest of all ranks' values, place by place, without gradient."""
+    whole = part.detach().clone()
+    if dist.is_initialized():
+        dist.all_reduce(whole, op=dist.ReduceOp.MAX)
+    return whole
+
+
+def sum_with_gradient(part: torch.Tensor) -> torch.Tensor:
+    """The sum over all ranks; what any rank's loss makes of it flows back to every rank's part."""
+    return _SumOverRanks.apply(part) if dist.is_initialized() else part
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """The gradient of a sum over ranks is the sum over ranks of the gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, part: torch.Tensor) -> torch.Tensor:
+        whole = part.clone()
+        dist.all_reduce(whole)
+        return whole
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        whole = gradient.clone()
+        dist.all_reduce(whole)
+        return whole
+
+
 def from_environment() -> Ranks:
     """The ranks that torchrun, submitit or srun describe, with the process group started; alone without any.
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 METHODS = {
     "cam": "wsol_dist.methods.cam:CAM",
+    "mmcst": "wsol_dist.methods.mmcst:MMCST",
     "molt": "wsol_dist.methods.molt:MOLT",
     "ts_cam": "wsol_dist.methods.ts_cam:TSCAM",
     "weight_map": "wsol_dist.methods.weight_map:WeightMap",

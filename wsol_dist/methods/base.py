@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsol_dist.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenData:
+    """What a method may want to know of the shards before a job waits."""
+
+    classes: tuple[str, ...]
+    multi_label: bool
+    """Some image has several labels."""
+    embedded: str | None = None
+    """What the embeddings of `data.embeddings` are of, `image` or `caption`; None without them."""
+    embedding_dim: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +37,19 @@ class MethodConfig:
             num_before: how many runs come first and hand their weights over (`before`).
         """
         return f"before: this method trains in one stage, {num_before} given" if num_before else None
+
+    @property
+    def takes_multi_label(self) -> bool:
+        """Whether `forward` takes several labels an image."""
+        return False
+
+    def data_problem(self, data: GivenData) -> str | None:
+        """What of the shards and the columns beside them does not go with this method; None where all does.
+
+        Raises:
+            UserError: the same, where a file says it better.
+        """
+        return None if data.embedded is None else "data.embeddings: this method has no use for embeddings"
 
     def classifier_files(self) -> tuple[str, ...]:
         """Weight files that must have been trained on the very classes of the shards."""
@@ -58,7 +84,9 @@ class Method(nn.Module):
 
         Args:
             image_BCHW: normalised images, float.
-            label_B: int64 class numbers.
+            label_B: int64 class numbers; of a multi-label set (B, C) float32, 1 for each class of the image, else 0,
+                which only methods get that take it. With `data.embeddings` the images' embeddings (B, E) float32
+                follow as a third argument.
 
         Returns:
             Scalars by name. `loss` is what is minimised, the others are logged beside it.
@@ -73,6 +101,9 @@ class Method(nn.Module):
             class_BK: the wanted classes; None for the most probable one (K = 1).
         """
         raise NotImplementedError
+
+    def take_class_names(self, names: Sequence[str]) -> None:
+        """Told once behind building, before weights are loaded, what the classes are called."""
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters without weight decay, besides biases and norms."""
@@ -134,6 +165,21 @@ class Method(nn.Module):
                 yield
         finally:
             self.train(was_training)
+
+
+def label_loss(logit_BC: Tensor, label_B: Tensor) -> Tensor:
+    """Cross entropy of class numbers (B,); multi-label soft margin of ones and zeros (B, C)."""
+    if label_B.ndim == 2:
+        return F.multilabel_soft_margin_loss(logit_BC, label_B)
+    return F.cross_entropy(logit_BC, label_B)
+
+
+def label_accuracy(score_BC: Tensor, label_B: Tensor) -> Tensor:
+    """Share of the images whose highest score is of a class that they have."""
+    best_B = score_BC.detach().argmax(dim=1)
+    if label_B.ndim == 2:
+        return label_B.gather(1, best_B[:, None]).float().mean()
+    return (best_B == label_B).float().mean()
 
 
 def top_class(prob_BC: Tensor, class_BK: Tensor | None) -> Tensor:

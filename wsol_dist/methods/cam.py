@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsol_dist.errors import UserError
-from wsol_dist.methods.base import Localization, Method, MethodConfig, top_class
+from wsol_dist.methods.base import Localization, Method, MethodConfig, label_accuracy, label_loss, top_class
 from wsol_dist.models.backbones import build_cnn
 from wsol_dist.models.stems import keep_bn_eval
 from wsol_dist.models.weights import load_checked
@@ -42,6 +41,10 @@ class CAMConfig(MethodConfig):
     """Keep batch norms in eval mode while training; needed where the checkpoint has batch norm folded into
     the convolutions (running variance 1)."""
 
+    @property
+    def takes_multi_label(self) -> bool:
+        return True
+
     def __post_init__(self) -> None:
         if self.image_px <= 0:
             raise ValueError(f"method.image_px: {self.image_px} is not positive")
@@ -72,8 +75,7 @@ class CAM(Method):
 
     def forward(self, image_BCHW: Tensor, label_B: Tensor) -> dict[str, Tensor]:
         logit_BC = self.model(image_BCHW)
-        accuracy = (logit_BC.detach().argmax(dim=1) == label_B).float().mean()
-        return {"loss": F.cross_entropy(logit_BC, label_B), "accuracy": accuracy}
+        return {"loss": label_loss(logit_BC, label_B), "accuracy": label_accuracy(logit_BC, label_B)}
 
     def localize(self, image_BCHW: Tensor, class_BK: Tensor | None = None) -> Localization:
         with self.evaluating():

@@ -9,7 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsol_dist.methods.base import Localization, Method, MethodConfig, pick_maps, top_class
+from wsol_dist.methods.base import (
+    Localization,
+    Method,
+    MethodConfig,
+    label_accuracy,
+    label_loss,
+    pick_maps,
+    top_class,
+)
 from wsol_dist.methods.ts_cam import TSCAM, TSCAMConfig
 from wsol_dist.models.attention import Direction
 from wsol_dist.models.config import ViTConfig
@@ -39,6 +47,10 @@ class MOLTConfig(MethodConfig):
     """Pixel mean of the backbone's weights, of values in 0..1."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     """Pixel standard deviation of the backbone's weights, of values in 0..1."""
+
+    @property
+    def takes_multi_label(self) -> bool:
+        return True
 
     def __post_init__(self) -> None:
         if not self.scales_px or min(self.scales_px) <= 0 or len(set(self.scales_px)) < len(self.scales_px):
@@ -87,9 +99,9 @@ class MOLT(Method):
         for index in self.trained:
             scale_px = self.config.scales_px[index]
             logit_BC = self._branch(index).logits(resize_square(image_BCHW, scale_px))
-            losses[f"loss_scale_{scale_px}"] = F.cross_entropy(logit_BC, label_B)
+            losses[f"loss_scale_{scale_px}"] = label_loss(logit_BC, label_B)
             prob_BC = prob_BC + logit_BC.detach().float().softmax(dim=1)
-        accuracy = (prob_BC.argmax(dim=1) == label_B).float().mean()
+        accuracy = label_accuracy(prob_BC, label_B)
         return {"loss": torch.stack(list(losses.values())).sum(), **losses, "accuracy": accuracy}
 
     def localize(self, image_BCHW: Tensor, class_BK: Tensor | None = None) -> Localization:

@@ -8,7 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsol_dist.methods.base import Localization, Method, MethodConfig, pick_maps, top_class
+from wsol_dist.methods.base import (
+    Localization,
+    Method,
+    MethodConfig,
+    label_accuracy,
+    label_loss,
+    pick_maps,
+    top_class,
+)
 from wsol_dist.models.attention import Direction
 from wsol_dist.models.backbones import build_vit
 from wsol_dist.models.config import ViTConfig
@@ -32,6 +40,10 @@ class TSCAMConfig(MethodConfig):
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     """Pixel standard deviation of the backbone's weights, of values in 0..1."""
 
+    @property
+    def takes_multi_label(self) -> bool:
+        return True
+
     def __post_init__(self) -> None:
         if self.image_px <= 0:
             raise ValueError(f"method.image_px: {self.image_px} is not positive")
@@ -54,8 +66,7 @@ class TSCAM(Method):
 
     def forward(self, image_BCHW: Tensor, label_B: Tensor) -> dict[str, Tensor]:
         logit_BC = self.logits(image_BCHW)
-        accuracy = (logit_BC.detach().argmax(dim=1) == label_B).float().mean()
-        return {"loss": F.cross_entropy(logit_BC, label_B), "accuracy": accuracy}
+        return {"loss": label_loss(logit_BC, label_B), "accuracy": label_accuracy(logit_BC, label_B)}
 
     def logits(self, image_BCHW: Tensor) -> Tensor:
         """Class logits (B, C) without maps: the cheap way that training takes."""

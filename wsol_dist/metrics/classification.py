@@ -10,7 +10,7 @@ from wsol_dist.metrics.threshold import Threshold
 
 
 class Classification(Metric):
-    """Top-1 and Top-5 accuracy. An image that does not decode is a miss."""
+    """Top-1 and Top-5 accuracy. An image that does not decode is a miss; of one with several labels any is a hit."""
 
     name = "classification"
 
@@ -19,7 +19,8 @@ class Classification(Metric):
         """By true class: images, Top-1 hits, Top-5 hits."""
 
     def update(self, scored: Scored) -> Row:
-        top1, top5 = scored.label in scored.top5[:1], scored.label in scored.top5
+        own = scored.label_K or (scored.label,)
+        top1, top5 = (bool(np.isin(own, scored.top5[:most]).any()) for most in (1, 5))
         self.counts[scored.label] += (1, top1, top5)
         return {
             "predicted": [int(number) for number in scored.top5],

@@ -16,8 +16,9 @@ class EvaluateConfig:
 
     threshold: float = 0.12
     """The fixed threshold of `--threshold fixed`, as a part of the map's maximum, from 0 to below 1."""
-    select: Literal["gt_known", "top1_loc"] = "gt_known"
-    """The curve whose best level becomes the threshold, on a held-out split."""
+    select: Literal["gt_known", "top1_loc", "miou", "piou"] = "gt_known"
+    """The curve whose best level becomes the threshold, on a held-out split; the others' own best come with it. miou:
+    for masks of several classes, the background score; piou: for masks of one object."""
     size_px: int = 224
     """Side of the square on which maps are thresholded and boxes compared: 224, for Tiny-ImageNet 64."""
     normalise: Normalise = "min_max"
@@ -55,6 +56,20 @@ class EvaluateConfig:
         for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineConfig:
+    """Refinement of the score maps by pixel clusters, after any method."""
+
+    labels: str | None = None
+    """Folder of label maps that wsol cluster made of the very shards that are scored; None: maps stay as they are."""
+    alpha: float = 0.5
+    """Share of a cluster's mean in the refined map, from 0 (the map as it is) to 1 (clusters only)."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha must be from 0 to 1, got {self.alpha}")
 
 
 @dataclass(frozen=True, kw_only=True)

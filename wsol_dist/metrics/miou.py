@@ -14,8 +14,9 @@ THRESHOLDS = (np.arange(NUM_THRESHOLDS) / 100).astype(np.float32)
 """Background scores 0, 0.01, ... 0.59, as public code of class-specific tokens (MCTformer+) tries them; all of them,
 where that stops at the first that gains nothing."""
 
-_IGNORE = 255
-_RIGHT, _PREDICTED, _TRUTH = range(3)
+IGNORE = 255
+RIGHT, PREDICTED, TRUTH = range(3)
+"""What is counted of each class."""
 
 
 class MIoU(Metric):
@@ -50,8 +51,7 @@ class MIoU(Metric):
 
     def by_class(self) -> np.ndarray:
         """IoU in percent by threshold and class, the background first: (60, C + 1), NaN where a class never occurs."""
-        union = self.counts[_PREDICTED] + self.counts[_TRUTH] - self.counts[_RIGHT]
-        return np.where(union > 0, 100.0 * self.counts[_RIGHT] / np.maximum(union, 1), np.nan)
+        return class_iou(self.counts)
 
     def records(self, threshold: Threshold) -> list[MetricRecord]:
         curve = self.curves().get(self.name)
@@ -78,6 +78,12 @@ class MIoU(Metric):
         )
 
 
+def class_iou(counts: np.ndarray) -> np.ndarray:
+    """IoU in percent of counts (right, predicted, true), (3, ..., C + 1) int64; NaN where a class never occurs."""
+    union = counts[PREDICTED] + counts[TRUTH] - counts[RIGHT]
+    return np.where(union > 0, 100.0 * counts[RIGHT] / np.maximum(union, 1), np.nan)
+
+
 def pixel_counts(
     map_Khw: np.ndarray, label_K: tuple[int, ...], mask_HW: np.ndarray, *, num_classes: int
 ) -> np.ndarray:
@@ -93,10 +99,10 @@ def pixel_counts(
     """
     assert len(map_Khw) == len(label_K)
     counts = np.zeros((3, NUM_THRESHOLDS, num_classes + 1), np.int64)
-    counted = mask_HW != _IGNORE
+    counted = mask_HW != IGNORE
     truth_N = mask_HW[counted].astype(np.int64)
-    counts[_TRUTH] = np.bincount(truth_N, minlength=num_classes + 1)
-    counts[_PREDICTED, :, 0], counts[_RIGHT, :, 0] = len(truth_N), counts[_TRUTH, :, 0]
+    counts[TRUTH] = np.bincount(truth_N, minlength=num_classes + 1)
+    counts[PREDICTED, :, 0], counts[RIGHT, :, 0] = len(truth_N), counts[TRUTH, :, 0]
     if len(label_K) == 0:
         return counts
     height, width = mask_HW.shape
@@ -110,9 +116,9 @@ def pixel_counts(
     shape = (len(label_K), 3, NUM_THRESHOLDS + 1)
     seen = np.bincount(code_N, minlength=int(np.prod(shape))).reshape(shape)
     claimed = seen[:, :, ::-1].cumsum(axis=2)[:, :, ::-1][:, :, 1:]
-    counts[_RIGHT][:, label_N], counts[_PREDICTED][:, label_N] = claimed[:, 1].T, claimed.sum(axis=1).T
-    counts[_PREDICTED, :, 0] -= claimed.sum(axis=(0, 1))
-    counts[_RIGHT, :, 0] -= claimed[:, 2].sum(axis=0)
+    counts[RIGHT][:, label_N], counts[PREDICTED][:, label_N] = claimed[:, 1].T, claimed.sum(axis=1).T
+    counts[PREDICTED, :, 0] -= claimed.sum(axis=(0, 1))
+    counts[RIGHT, :, 0] -= claimed[:, 2].sum(axis=0)
     return counts
 
 

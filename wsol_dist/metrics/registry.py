@@ -5,6 +5,7 @@ from __future__ import annotations
 from wsol_dist.metrics.base import Metric
 from wsol_dist.metrics.box_mass import BoxMass
 from wsol_dist.metrics.centre_box import CentreBox
+from wsol_dist.metrics.centre_miou import CentreMIoU
 from wsol_dist.metrics.classification import Classification
 from wsol_dist.metrics.config import EvaluateConfig
 from wsol_dist.metrics.max_box_acc import MaxBoxAcc
@@ -19,6 +20,7 @@ METRICS: tuple[type[Metric], ...] = (
     MaxBoxAcc,
     PxAP,
     MIoU,
+    CentreMIoU,
 )
 """Of every method; `BoxMass` counts only maps that are weights, so a recipe asks for it."""
 

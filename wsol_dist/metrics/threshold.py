@@ -14,6 +14,10 @@ ThresholdSource = Literal["fixed", "val", "oracle", "none"]
 """`none` marks numbers that have no threshold, such as accuracies and PxAP."""
 
 
+STEPS: Mapping[str, float] = {"miou": 0.01, "piou": 0.001}
+"""Curves whose positions are not the 255 levels -> the threshold of each of their steps."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Threshold:
     """The threshold that the scored split gets."""
@@ -41,11 +45,14 @@ class Threshold:
         return {"val": self.levels.get(curve), "fixed": fixed}.get(self.source)
 
     def resolved(self, curves: Mapping[str, np.ndarray], *, select: str, otherwise: float) -> Threshold:
-        """With the level of an `oracle`: the best of the curve `select`, without that curve `otherwise`'s."""
+        """With the level of an `oracle`: the best of the curve `select`. Without that curve nothing can be
+        chosen, and it is `otherwise`, a fixed one."""
         if self.level >= 0:
             return self
-        level = best_position(curves[select]) if select in curves else level_of(otherwise)
-        return replace(self, level=level, value=threshold_of(level))
+        if select not in curves:
+            return fixed(otherwise)
+        value = best_threshold(curves[select], select)
+        return replace(self, level=level_of(value), value=value)
 
     def to_json(self) -> dict[str, Any]:
         return {"source": self.source, "level": self.level, "value": self.value, "from": self.origin}
@@ -78,8 +85,14 @@ def from_curves(curves: Mapping[str, list[float]], *, select: str, origin: str) 
             f"{origin}: no curve {select!r} to choose a threshold by; it has {', '.join(curves)}"
         )
     levels = {name: best_position(np.asarray(curve)) for name, curve in curves.items()}
-    level = levels[select]
-    return Threshold(source="val", level=level, value=threshold_of(level), origin=origin, levels=levels)
+    value = best_threshold(np.asarray(curves[select]), select)
+    return Threshold(source="val", level=level_of(value), value=value, origin=origin, levels=levels)
+
+
+def best_threshold(curve: np.ndarray, name: str) -> float:
+    """The threshold of a curve's best position."""
+    position = best_position(curve)
+    return position * STEPS[name] if name in STEPS else threshold_of(position)
 
 
 def best_position(curve: np.ndarray) -> int:

@@ -67,8 +67,7 @@ def _block(block: Any, x: Tensor, num_prefix: int, direction: Direction) -> tupl
 def _attend(attn: Attention, x: Tensor, num_prefix: int, direction: Direction) -> tuple[Tensor, Tensor]:
     """timm's `Attention.forward`, with the row taken from the same q and k."""
     B, N, _ = x.shape
-    q, k, v = attn.qkv(x).reshape(B, N, 3, attn.num_heads, attn.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
-    q, k = attn.q_norm(q), attn.k_norm(k)
+    q, k, v = _queries_keys_values(attn, x)
     dropout = attn.attn_drop.p if attn.training else 0.0
     out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=attn.scale)
     out = attn.norm(out.transpose(1, 2).reshape(B, N, attn.attn_dim))
@@ -76,6 +75,54 @@ def _attend(attn: Attention, x: Tensor, num_prefix: int, direction: Direction) -
         out = out * attn.gate(x).sigmoid()
     row_of = class_query_row if direction == "class_query" else patch_query_row
     return attn.proj_drop(attn.proj(out)), row_of(q, k, scale=attn.scale)[:, num_prefix - 1 :]
+
+
+def _queries_keys_values(attn: Attention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    B, N, _ = x.shape
+    q, k, v = attn.qkv(x).reshape(B, N, 3, attn.num_heads, attn.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+    return attn.q_norm(q), attn.k_norm(k), v
+
+
+def run_blocks_with_inputs(blocks: Iterable[Any], token_BND: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """All blocks, and what entered each of them, for `spread_by_attention`."""
+    inputs = []
+    for block in blocks:
+        inputs.append(token_BND)
+        token_BND = block(token_BND)
+    return token_BND, inputs
+
+
+def spread_by_attention(
+    blocks: Iterable[Any], inputs: Iterable[Tensor], value_BKN: Tensor, *, num_prefix: int
+) -> Tensor:
+    """Maps times the patches' attention to the patches, mean over heads, summed over blocks: (B, K, N) float32.
+
+    Fused attention is run once more with the maps as its values, and zero as the value of the tokens before the
+    patches: rows are then not renormalised over the patches, and nothing of size N x N is held.
+
+    Args:
+        blocks: timm `Block`s with timm `Attention`.
+        inputs: what entered each block, of `run_blocks_with_inputs`.
+        value_BKN: a value for every patch; K maps.
+        num_prefix: tokens before the first patch.
+    """
+    num_maps, num_patches = value_BKN.shape[1:]
+    value_BNK = F.pad(value_BKN.transpose(1, 2), (0, 0, num_prefix, 0))
+    total_BNK = torch.zeros_like(value_BKN.transpose(1, 2), dtype=torch.float32)
+    for block, token_BND in zip(blocks, inputs, strict=True):
+        attn = block.attn
+        q, k, _ = _queries_keys_values(attn, block.norm1(token_BND))
+        q = q[:, :, num_prefix:]
+        # The fused kernels want values as wide as the queries; others would make the N x N scores.
+        for start in range(0, num_maps, attn.head_dim):
+            part_BNK = value_BNK[..., start : start + attn.head_dim]
+            width = part_BNK.shape[-1]
+            v = F.pad(part_BNK, (0, attn.head_dim - width)).to(q.dtype)
+            v = v[:, None].expand(-1, attn.num_heads, -1, -1).contiguous()
+            spread = F.scaled_dot_product_attention(q, k, v, scale=attn.scale)
+            total_BNK[..., start : start + width] += spread[..., :width].float().mean(dim=1)
+    assert total_BNK.shape[1] == num_patches
+    return total_BNK.transpose(1, 2)
 
 
 def class_query_row(q_BHNd: Tensor, k_BHNd: Tensor, *, scale: float) -> Tensor:

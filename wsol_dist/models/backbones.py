@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from types import MethodType
 from typing import Any
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class ViT(nn.Module):
-    """A timm VisionTransformer without classifier, for one image size."""
+    """A timm VisionTransformer without classifier, for square images of one size; others get resized positions."""
 
     def __init__(self, vit: Any, *, image_px: int, stride_px: int) -> None:
         super().__init__()
@@ -40,6 +41,8 @@ class ViT(nn.Module):
         # Calling the timm model embeds and no more: its own parameters are then used within its own call,
         # where hooks expect them (ZeRO 3 gathers them there).
         vit.forward = MethodType(_embed, vit)
+        # Images of other sizes are for localizing at several scales.
+        vit.dynamic_img_size, vit.patch_embed.strict_img_size = True, False
         self.image_px = image_px
         self.stride_px = stride_px
         self.width: int = vit.embed_dim
@@ -114,8 +117,13 @@ class ViT(nn.Module):
 
 
 def _embed(vit: Any, image_BCHW: Tensor) -> Tensor:
-    """Tokens with position embeddings, prefix tokens first, as they enter the first block."""
-    return vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(image_BCHW))))
+    """Tokens with position embeddings, prefix tokens first, as they enter the first block.
+
+    Of images of another size than the transformer was made for, the position embeddings are resized bicubically.
+    """
+    patch_BND = vit.patch_embed(image_BCHW)
+    side = math.isqrt(patch_BND.shape[1])
+    return vit.norm_pre(vit.patch_drop(vit._pos_embed(patch_BND.unflatten(1, (side, side)))))
 
 
 def build_vit(config: ViTConfig, image_px: int) -> ViT:

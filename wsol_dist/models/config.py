@@ -114,3 +114,43 @@ class CNNConfig:
     def __post_init__(self) -> None:
         if self.pretrained and self.checkpoint:
             raise ValueError(f"{self.arch}: give either `pretrained` or `checkpoint`, not both")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CLIPConfig:
+    """A model of open_clip."""
+
+    model: str = "ViT-B-32"
+    """Name of the architecture, as open_clip lists it."""
+    pretrained: str = "openai"
+    """open_clip's tag of the weights, which are then downloaded; or a local file of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """Where the embeddings of the class names come from."""
+
+    source: Literal["random", "file", "open_clip"] = "random"
+    """random: none, the text tokens start at random; file: `embeddings` with `names`; open_clip: `clip`'s text encoder
+    on the class names."""
+    dim: int = 512
+    """Width of the embeddings: ViT-B/32 and ViT-B/16 have 512."""
+    embeddings: str | None = None
+    """file: an .npy array, a row a name."""
+    names: str | None = None
+    """file: the rows' names, a line each. A class takes the row of its name, in whatever order they are; case, blanks
+    and underscores do not matter."""
+    aliases: dict[str, str] = field(default_factory=dict)
+    """Class -> what it is called in `names` or in a prompt, where that is something else."""
+    clip: CLIPConfig = field(default_factory=CLIPConfig)
+    """open_clip: the model."""
+    templates: tuple[str, ...] = ("a photo of a {}",)
+    """open_clip: prompts; a class's embedding is the mean of the normalised embeddings of its prompts."""
+
+    def __post_init__(self) -> None:
+        if self.dim < 1:
+            raise ValueError(f"text.dim: {self.dim} is not positive")
+        if self.source == "file" and not (self.embeddings and self.names):
+            raise ValueError("text.source file: give `embeddings`, an .npy file, and `names`, its rows' names")
+        if not self.templates or any(template.count("{}") != 1 for template in self.templates):
+            raise ValueError(f"text.templates: {self.templates}; at least one, each with {{}} once")

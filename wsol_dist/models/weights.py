@@ -41,6 +41,11 @@ def downloads_wanted(pretrained: bool) -> bool:
     return pretrained and _reading.get()
 
 
+def texts_wanted() -> bool:
+    """Whether embeddings of class names are to be read or made now; a checkpoint holds what became of them."""
+    return _reading.get()
+
+
 def read_state(path: str | Path) -> State:
     """Tensors by name from a .safetensors, .pth or .pt file; no code in the file is run.
 

@@ -1,0 +1,248 @@
+"""Frozen embeddings of a packed data set's images or captions as a derived column, computed once.
+
+A shard is one rank's work, so that the values do not depend on the number of ranks, and what was cut off goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wsol_dist.data.arrays import encode
+from wsol_dist.data.columns import About, ColumnWriter
+from wsol_dist.data.index import Index, Rows
+from wsol_dist.data.stream import evaluation_batches
+from wsol_dist.data.transforms import normalise
+from wsol_dist.models.backbones import build_cnn
+from wsol_dist.models.clip import load_clip, text_embeddings
+from wsol_dist.models.config import CLIPConfig, CNNConfig, TextConfig
+from wsol_dist.ranks import Ranks
+
+NAME = "embedding"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """What is embedded, and by which network."""
+
+    what: Literal["image", "caption"] = "image"
+    """The images, or a caption of each made of its class names."""
+    encoder: Literal["open_clip", "timm"] = "open_clip"
+    """image: CLIP's image encoder, or the pooled features of a timm CNN."""
+    clip: CLIPConfig = field(default_factory=CLIPConfig)
+    """open_clip: the model; for captions its text encoder."""
+    cnn: CNNConfig = field(default_factory=lambda: CNNConfig(arch="resnet50"))
+    """timm: the network and its weights; its classifier is left out."""
+    image_px: int = 224
+    """timm: side of its input in pixels; CLIP has its own."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """timm: pixel mean that it was trained with, of values in 0..1."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """timm: pixel standard deviation that it was trained with, of values in 0..1."""
+    text: TextConfig = field(default_factory=lambda: TextConfig(source="open_clip"))
+    """caption: text.source open_clip embeds the caption, `text.templates` of the names joined, by `text.clip`; file
+    takes the mean of the classes' embeddings."""
+    batch_size: int = 64
+    """Images in one pass."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.image_px < 1:
+            raise ValueError("batch_size and image_px must be 1 or more")
+        if min(self.std) <= 0:
+            raise ValueError(f"std: {self.std} is not positive")
+        if self.what == "caption" and self.text.source == "random":
+            raise ValueError("text.source: random has no meaning to learn; give open_clip or file")
+        if (
+            self.what == "image"
+            and self.encoder == "timm"
+            and not (self.cnn.checkpoint or self.cnn.pretrained)
+        ):
+            raise ValueError(
+                "cnn.checkpoint: not given; the embeddings of a network with random weights mean nothing: name its "
+                "weights, or set cnn.pretrained"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedding:
+    """What the ranks are to do; picklable."""
+
+    index: str
+    out: Path
+    splits: tuple[str, ...]
+    config: EmbedConfig
+    command: str
+    workers: int = 1
+    """Loader processes of a rank; 0 reads in its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageEncoder:
+    """A frozen network from normalised images (B, 3, px, px) to embeddings (B, E) float32."""
+
+    embed: Callable[[Tensor], Tensor]
+    image_px: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    name: str
+    """As the column's record calls it, with the weights."""
+
+
+def embed_shards(ranks: Ranks, task: Embedding) -> None:
+    """Make the missing embeddings. All ranks call it.
+
+    Raises:
+        UserError: weights that do not fit or cannot be had; the folder holds another column, or cannot be written.
+    """
+    index = Index.load(task.index)
+    if task.config.what == "caption":
+        embed_rows, dim, name = _captions(task.config, index)
+    else:
+        encoder = image_encoder(task.config, ranks.device)
+        embed_rows, name = _images(task, index, encoder, ranks.device), encoder.name
+        probe = torch.zeros(1, 3, encoder.image_px, encoder.image_px, device=ranks.device)
+        dim = encoder.embed(probe).shape[1]
+    settings = {"embedded": task.config.what, "encoder": name, "dim": dim}
+    about = About(
+        name=NAME,
+        extension="npy",
+        splits=task.splits,
+        source=index.sha256,
+        settings=settings,
+        command=task.command,
+    )
+    ranks.main_first(lambda: _begin(task, index, about))
+    writer = ColumnWriter(task.out, index, about)
+    todo: list[int] = ranks.gather(writer.todo() if ranks.is_main else [])[0]
+    start, num_done = time.monotonic(), 0
+    for number in todo[ranks.rank :: ranks.world]:
+        with writer.shard(number) as shard:
+            for value in embed_rows(index.shards[number].split, writer.positions(number)):
+                shard.add(None if value is None else encode(value.astype(np.float32), "npy"))
+        num_done += index.shards[number].num_samples
+    num_done = sum(ranks.gather(num_done))
+    ranks.main_first(writer.finish)
+    if ranks.is_main:
+        seconds = time.monotonic() - start
+        print(f"{task.out}: complete, {num_done} embeddings ({dim}-d, {name}) in {seconds:.1f} s")
+
+
+def image_encoder(config: EmbedConfig, device: torch.device) -> ImageEncoder:
+    """The frozen network of the config.
+
+    Raises:
+        UserError: no such network, weights that do not fit or cannot be had.
+    """
+    if config.encoder == "open_clip":
+        clip = load_clip(config.clip)
+        clip.model.to(device)
+        name = f"open_clip {config.clip.model} {_weights_name(config.clip.pretrained)}"
+        return ImageEncoder(
+            embed=clip.images, image_px=clip.image_px, mean=clip.mean, std=clip.std, name=name
+        )
+    cnn = config.cnn
+    network = build_cnn(
+        cnn.arch,
+        cnn.model_kwargs,
+        num_classes=1,  # another count than any checkpoint's: its classifier is left out
+        checkpoint=cnn.checkpoint,
+        pretrained=cnn.pretrained,
+        bn_checkpoint=cnn.bn_checkpoint,
+    )
+    network.reset_classifier(0)
+    network = network.eval().requires_grad_(False).to(device)
+
+    def embed(image_BCHW: Tensor) -> Tensor:
+        with torch.no_grad():
+            return F.normalize(network(image_BCHW).float(), dim=1)
+
+    name = f"timm {cnn.arch} {_weights_name(cnn.checkpoint or 'pretrained')} at {config.image_px} px"
+    return ImageEncoder(embed=embed, image_px=config.image_px, mean=config.mean, std=config.std, name=name)
+
+
+def _weights_name(given: str) -> str:
+    """A tag, or a file's name with the beginning of its sha256: a column is not continued with other weights."""
+    path = Path(given)
+    if not path.is_file():
+        return given
+    with path.open("rb") as file:
+        return f"{path.name} (sha256 {hashlib.file_digest(file, 'sha256').hexdigest()[:12]})"
+
+
+EmbedRows = Callable[[str, range], Iterator[np.ndarray | None]]
+"""Split and rows of it -> their embeddings in order, None for an image that does not decode."""
+
+
+def _images(task: Embedding, index: Index, encoder: ImageEncoder, device: torch.device) -> EmbedRows:
+    def embed_rows(split: str, rows: range) -> Iterator[np.ndarray | None]:
+        for batch in evaluation_batches(
+            index,
+            split=split,
+            rank=0,
+            world=1,
+            batch_size=task.config.batch_size,
+            workers=task.workers,
+            image_px=encoder.image_px,
+            positions=rows,
+        ):
+            image_BCHW = normalise(batch.image_BCHW.to(device), encoder.mean, encoder.std)
+            found_BE = encoder.embed(image_BCHW).cpu().numpy()
+            for value_E, decoded in zip(found_BE, batch.decoded_B.tolist(), strict=True):
+                yield value_E if decoded else None
+
+    return embed_rows
+
+
+def _captions(config: EmbedConfig, index: Index) -> tuple[EmbedRows, int, str]:
+    """Embeddings of captions, their width, and what made them."""
+    rows_of: dict[str, Rows] = {}
+    text = config.text
+    table_CE = text_embeddings(text, index.classes) if text.source == "file" else None
+    clip = load_clip(text.clip) if table_CE is None else None
+
+    def embed_one(labels: tuple[int, ...]) -> np.ndarray:
+        if table_CE is not None:
+            return F.normalize(table_CE[list(labels)].mean(dim=0), dim=0).numpy()
+        assert clip is not None
+        phrase = caption(labels, text, index)
+        found = clip.texts([template.format(phrase) for template in text.templates])
+        return F.normalize(found.mean(dim=0), dim=0).numpy()
+
+    def embed_rows(split: str, rows: range) -> Iterator[np.ndarray | None]:
+        if split not in rows_of:
+            rows_of[split] = index.rows(split)
+        for row in rows:
+            yield embed_one(rows_of[split].labels(row))
+
+    name = (
+        f"mean of class rows of {_weights_name(str(text.embeddings))}"
+        if table_CE is not None
+        else f"open_clip {text.clip.model} {_weights_name(text.clip.pretrained)} on {text.templates}"
+    )
+    return embed_rows, len(embed_one((0,))), name
+
+
+def caption(labels: tuple[int, ...], text: TextConfig, index: Index) -> str:
+    """The names of an image's classes as a phrase: `cat, coin and cup`."""
+    names = [text.aliases.get(index.classes[label], index.classes[label]) for label in labels]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _begin(task: Embedding, index: Index, about: About) -> None:
+    writer = ColumnWriter(task.out, index, about)
+    todo = writer.todo()
+    if not todo:
+        print(f"{task.out}: all there, nothing to do", flush=True)
+    elif len(todo) < len(writer.numbers):
+        print(
+            f"{task.out}: goes on, {len(writer.numbers) - len(todo)} of {len(writer.numbers)} shards are there"
+        )

@@ -1,0 +1,297 @@
+"""MMCST: multi-modal class-specific tokens for dense localization (Xu et al., CVPR 2023).
+
+A class token and a text token for every class go through the transformer with the patches; each correlates with the
+patches, once as what the data set taught it (global) and once as what this image made of it (local).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wsol_dist.methods.base import GivenData, Localization, Method, MethodConfig, label_accuracy, top_class
+from wsol_dist.methods.context_loss import contrastive_loss, l1_loss
+from wsol_dist.methods.molt import Combine, combine_maps
+from wsol_dist.methods.multiscale import localize_views, view_sides
+from wsol_dist.methods.ts_cam import BACKBONE, POS_EMBED, TSCAM
+from wsol_dist.models.attention import run_blocks_with_inputs, spread_by_attention
+from wsol_dist.models.backbones import build_vit
+from wsol_dist.models.clip import text_embeddings
+from wsol_dist.models.config import TextConfig, ViTConfig
+from wsol_dist.models.weights import texts_wanted
+
+Tokens = Literal["visual", "global", "local", "global_local"]
+Maps = Literal["fused", "t2p", "c2p"]
+CLASS_TOKEN, TEXT = "class_token_CD", "text_CE"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MMCSTConfig(MethodConfig):
+    """A vision transformer with class and text tokens, and every ablation of the poster."""
+
+    image_px: int = 224
+    """Side of the input in pixels; a multiple of the backbone's stride."""
+    backbone: ViTConfig = field(default_factory=lambda: ViTConfig(arch="vit_base_patch16_224"))
+    """The transformer; its final norm is not used."""
+    text: TextConfig = field(default_factory=TextConfig)
+    """The class names' embeddings, which the text tokens start from."""
+    tokens: Tokens = "global_local"
+    """What correlates with the patches: visual the class tokens before the blocks, and no text; global both before,
+    local both behind the blocks; global_local the sum."""
+    text_local: float = 1.0
+    """global_local: weight of the text tokens behind the blocks (lambda 1)."""
+    class_local: float = 1.0
+    """global_local: weight of the class tokens behind the blocks (lambda 2)."""
+    scale_correlation: bool = False
+    """Divide the correlations by the square root of the width; the paper has plain dot products."""
+    gwrp_decay: float = 0.996
+    """d of global weighted ranking pooling: 0 takes the highest correlation, 1 the mean."""
+    context_target: Literal["none", "caption", "image"] = "none"
+    """What the text tokens' context is drawn to: nothing, or the column `data.embeddings` of captions or of images."""
+    context_loss: Literal["l1", "ce"] = "ce"
+    """l1: distance from the image's own target; ce: contrast over all ranks' images of a micro-batch: with
+    `train.accumulation` 1 the global batch."""
+    context_dim: int = 512
+    """Width of the column's embeddings."""
+    temperature: float = 0.07
+    """ce: of the similarities."""
+    contrast_both_ways: bool = True
+    """ce: also each target against all contexts, as CLIP does; else each context against all targets."""
+    maps: Maps = "fused"
+    """Text-to-patch (t2p) or class-to-patch (c2p) correlations, or both by `combine`."""
+    combine: Combine = "mean"
+    """fused: how, each scaled to 0..1 first."""
+    affinity: bool = True
+    """Spread maps by the patches' attention to each other, summed over the blocks, once."""
+    scales: tuple[float, ...] = (1.0,)
+    """Sizes to localize at, of `image_px`, the maps summed; the first gives the probabilities."""
+    flip: bool = False
+    """Localize mirrored images too."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Pixel mean of the backbone's weights, of values in 0..1."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Pixel standard deviation of the backbone's weights, of values in 0..1."""
+
+    def __post_init__(self) -> None:
+        for name in ("image_px", "context_dim", "temperature"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"method.{name}: {getattr(self, name)} is not positive")
+        if min(self.std) <= 0:
+            raise ValueError(f"method.std: {self.std} is not positive")
+        if not 0 <= self.gwrp_decay <= 1:
+            raise ValueError(f"method.gwrp_decay: {self.gwrp_decay} is not in [0, 1]")
+        if not self.scales or min(self.scales) <= 0:
+            raise ValueError(f"method.scales: {self.scales}; give at least one, all above 0")
+        if self.tokens == "visual" and (self.context_target != "none" or self.maps == "t2p"):
+            raise ValueError(
+                "method.tokens: visual has no text tokens; set context_target none and maps fused or c2p"
+            )
+
+    def data_problem(self, data: GivenData) -> str | None:
+        wanted = self.context_target
+        if wanted == "none" and data.embedded is not None:
+            return "data.embeddings: method.context_target none has no use for it; leave it out, or set the target"
+        if wanted != "none" and data.embedded != wanted:
+            what = f"are of {data.embedded}s" if data.embedded else "are not given"
+            return (
+                f"data.embeddings: method.context_target {wanted} learns from embeddings of {wanted}s, these {what}; "
+                f"make them (wsol embed ... --what {wanted}) and name their folder, or set --method.context-target none"
+            )
+        if wanted != "none" and data.embedding_dim != self.context_dim:
+            return (
+                f"method.context_dim: {self.context_dim}, but the embeddings of data.embeddings are "
+                f"{data.embedding_dim} wide; set --method.context-dim {data.embedding_dim}"
+            )
+        if self.tokens != "visual" and self.text.source == "file":
+            text_embeddings(self.text, data.classes)  # says itself what is wrong with a table
+        return None
+
+    @property
+    def takes_multi_label(self) -> bool:
+        return True
+
+
+class MMCST(Method):
+    """Class tokens, text tokens and patches through one transformer."""
+
+    Config = MMCSTConfig
+
+    def __init__(self, config: MMCSTConfig, num_classes: int) -> None:
+        super().__init__()
+        self.config, self.num_classes = config, num_classes
+        self.image_px, self.mean, self.std = config.image_px, config.mean, config.std
+        self.has_text = config.tokens != "visual"
+        self.backbone = build_vit(config.backbone, config.image_px)
+        # The mean over the width behind a layer norm of gain 1 and bias 0 is 0: y_cls could not learn.
+        self.backbone.vit.norm = nn.Identity()
+        self.backbone.vit.cls_token.requires_grad_(False)
+        width = self.backbone.width
+        self.class_token_CD = nn.Parameter(torch.empty(num_classes, width))
+        self._take_class_token()
+        if self.has_text:
+            self.text_CE = nn.Parameter(F.normalize(torch.randn(num_classes, config.text.dim), dim=1))
+            self.text_in = nn.Linear(config.text.dim, width)
+        if config.context_target != "none":
+            self.context_out = nn.Linear(width, config.context_dim)
+
+    def take_class_names(self, names: Sequence[str]) -> None:
+        if self.has_text and self.config.text.source != "random" and texts_wanted():
+            self.text_CE.data.copy_(text_embeddings(self.config.text, names))
+
+    def forward(
+        self, image_BCHW: Tensor, label_B: Tensor, target_BE: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Soft margin losses of the class tokens and both correlations, and the context's.
+
+        Args:
+            label_B: (B,) int64, or (B, C) float of 0 and 1.
+            target_BE: the images' frozen embeddings, where `context_target` wants them.
+        """
+        label_BC = one_hot(label_B, self.num_classes)
+        token_BMD, _ = self._run(image_BCHW, keep=False)
+        correlation = self._correlations(token_BMD)
+        logits = self._logits(token_BMD, correlation)
+        losses = {
+            f"loss_{name}": F.multilabel_soft_margin_loss(logit_BC.float(), label_BC)
+            for name, logit_BC in logits.items()
+        }
+        if self.config.context_target != "none":
+            assert target_BE is not None, "context_target without embeddings"
+            losses["loss_context"] = self._context_loss(self._local_text(token_BMD), label_BC, target_BE)
+        accuracy = label_accuracy(self._prob(logits), label_BC)
+        return {"loss": torch.stack(list(losses.values())).sum(), **losses, "accuracy": accuracy}
+
+    def localize(self, image_BCHW: Tensor, class_BK: Tensor | None = None) -> Localization:
+        sides_px = view_sides(self.image_px, scales=self.config.scales, stride_px=self.backbone.stride_px)
+        with self.evaluating():
+            return localize_views(
+                self._localize_view, image_BCHW, class_BK, sides_px=sides_px, flip=self.config.flip
+            )
+
+    def no_weight_decay(self) -> set[str]:
+        names = {BACKBONE + name for name in self.backbone.no_weight_decay()} | {CLASS_TOKEN}
+        return names | {TEXT} if self.has_text else names
+
+    def load_init(self, state: dict[str, Tensor]) -> list[str]:
+        """A state dict of this method (of any image size) or of the plain timm transformer."""
+        if not any(name.startswith(BACKBONE) for name in state):
+            unused = self.backbone.load_backbone(state)
+            self._take_class_token()
+            return unused
+        if POS_EMBED in state and state[POS_EMBED].shape[-1] == self.backbone.width:
+            state = state | {POS_EMBED: self.backbone.resize_pos_embed(state[POS_EMBED])}
+        return super().load_init(state)
+
+    @classmethod
+    def tiny_config(cls) -> MMCSTConfig:
+        backbone = TSCAM.tiny_config().backbone
+        return MMCSTConfig(
+            image_px=32, backbone=backbone, text=TextConfig(dim=16), scales=(1.0, 0.75), flip=True
+        )
+
+    def _run(self, image_BCHW: Tensor, *, keep: bool) -> tuple[Tensor, list[Tensor]]:
+        """C class tokens, C text tokens, N patches behind the last block (B, M, D); with `keep` each block's input."""
+        vit = self.backbone.vit
+        patch_BND = vit(image_BCHW)[:, vit.num_prefix_tokens :]
+        first: list[Tensor] = [self.class_token_CD]
+        if self.has_text:
+            first.append(self._global_text())
+        prefix_BPD = torch.cat(first).to(patch_BND.dtype).expand(len(patch_BND), -1, -1)
+        token_BMD = torch.cat([prefix_BPD, patch_BND], dim=1)
+        return run_blocks_with_inputs(vit.blocks, token_BMD) if keep else (vit.blocks(token_BMD), [])
+
+    def _global_text(self) -> Tensor:
+        return self.text_in(self.text_CE)
+
+    def _local_text(self, token_BMD: Tensor) -> Tensor:
+        return token_BMD[:, self.num_classes : self._num_prefix]
+
+    @property
+    def _num_prefix(self) -> int:
+        return self.num_classes * (2 if self.has_text else 1)
+
+    def _correlations(self, token_BMD: Tensor) -> dict[str, Tensor]:
+        """Of each class with each patch by kind of token: (B, C, N), signed."""
+        patch_BDN = token_BMD[:, self._num_prefix :].transpose(1, 2)
+        if self.config.scale_correlation:
+            patch_BDN = patch_BDN / self.backbone.width**0.5
+        class_BCD = token_BMD[:, : self.num_classes]
+        found = {"c2p": self._mixed(self.class_token_CD, class_BCD, self.config.class_local) @ patch_BDN}
+        if self.has_text:
+            text_BCD = self._mixed(self._global_text(), self._local_text(token_BMD), self.config.text_local)
+            found["t2p"] = text_BCD @ patch_BDN
+        return found
+
+    def _mixed(self, global_CD: Tensor, local_BCD: Tensor, weight: float) -> Tensor:
+        if self.config.tokens == "local":
+            return local_BCD
+        return global_CD + weight * local_BCD if self.config.tokens == "global_local" else global_CD
+
+    def _logits(self, token_BMD: Tensor, correlation: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Of the class tokens, their mean over the width (MCTformer), and of each correlation: (B, C) float32."""
+        pooled = {name: gwrp(c_BCN.float(), self.config.gwrp_decay) for name, c_BCN in correlation.items()}
+        return {"cls": token_BMD[:, : self.num_classes].float().mean(dim=2), **pooled}
+
+    def _prob(self, logits: dict[str, Tensor]) -> Tensor:
+        return torch.stack(list(logits.values())).detach().mean(dim=0).softmax(dim=1)
+
+    def _context_loss(self, text_BCD: Tensor, label_BC: Tensor, target_BE: Tensor) -> Tensor:
+        """The context is the mean of the local text tokens of an image's classes."""
+        share_BC = label_BC / label_BC.sum(dim=1, keepdim=True).clamp_min(1)
+        context_BD = torch.einsum("bc,bcd->bd", share_BC.to(text_BCD.dtype), text_BCD)
+        context_BE = F.normalize(self.context_out(context_BD).float(), dim=1)
+        target_BE = F.normalize(target_BE.float(), dim=1)
+        if self.config.context_loss == "l1":
+            return l1_loss(context_BE, target_BE)
+        return contrastive_loss(
+            context_BE,
+            target_BE,
+            temperature=self.config.temperature,
+            both_ways=self.config.contrast_both_ways,
+        )
+
+    def _localize_view(self, image_BCHW: Tensor, class_BK: Tensor | None) -> Localization:
+        token_BMD, inputs = self._run(image_BCHW, keep=self.config.affinity)
+        correlation = self._correlations(token_BMD)
+        prob_BC = self._prob(self._logits(token_BMD, correlation))
+        class_BK = top_class(prob_BC, class_BK)
+        side = self.backbone.grid(image_BCHW.shape[2])
+        maps = {
+            name: c_BCN.float().relu().take_along_dim(class_BK[:, :, None], dim=1).unflatten(2, (side, side))
+            for name, c_BCN in correlation.items()
+            if self.config.maps in ("fused", name)
+        }
+        map_BKhw = combine_maps(list(maps.values()), self.config.combine)
+        if self.config.affinity:
+            spread_BKN = spread_by_attention(
+                self.backbone.vit.blocks, inputs, map_BKhw.flatten(2), num_prefix=self._num_prefix
+            )
+            map_BKhw = spread_BKN.unflatten(2, (side, side))
+        return Localization(prob_BC=prob_BC, class_BK=class_BK, map_BKhw=map_BKhw)
+
+    def _take_class_token(self) -> None:
+        """Start every class's token from the transformer's, with its position."""
+        vit = self.backbone.vit
+        token_D = vit.cls_token.detach()[0, 0].clone()
+        if not vit.no_embed_class:
+            token_D += vit.pos_embed.detach()[0, 0]
+        self.class_token_CD.data.copy_(token_D.expand_as(self.class_token_CD))
+
+
+def one_hot(label_B: Tensor, num_classes: int) -> Tensor:
+    """Labels as (B, C) float32, whether given as numbers or as zeros and ones."""
+    return label_B.float() if label_B.ndim == 2 else F.one_hot(label_B, num_classes).float()
+
+
+def gwrp(score_BCN: Tensor, decay: float) -> Tensor:
+    """Global weighted ranking pooling (Kolesnikov and Lampert, ECCV 2016): (B, C).
+
+    The j-th highest score of a class weighs decay^(j-1); weights add up to 1.
+    """
+    weight_N = decay ** torch.arange(score_BCN.shape[2], device=score_BCN.device, dtype=score_BCN.dtype)
+    return score_BCN.sort(dim=2, descending=True).values @ (weight_N / weight_N.sum())
