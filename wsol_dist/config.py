@@ -20,7 +20,7 @@ import yaml
 from wsol_dist.data.config import DataConfig
 from wsol_dist.engine.config import TrainConfig
 from wsol_dist.errors import UserError, did_you_mean
-from wsol_dist.metrics.config import EvaluateConfig, ValConfig
+from wsol_dist.metrics.config import EvaluateConfig, RefineConfig, ValConfig
 from wsol_dist.registry import method_class
 from wsol_dist.report.config import TrackConfig
 
@@ -49,6 +49,8 @@ class Config:
     `--no-before` drops them."""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     """Scoring."""
+    refine: RefineConfig = field(default_factory=RefineConfig)
+    """Refining the score maps by pixel clusters before they are scored."""
     val: ValConfig = field(default_factory=ValConfig)
     """Choosing the threshold and the best checkpoint."""
     track: TrackConfig = field(default_factory=TrackConfig)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from wsol_dist.config import Config
@@ -15,15 +16,22 @@ from wsol_dist.models.weights import read_state, without_checkpoints
 from wsol_dist.registry import method_class
 
 
-def build_method(config: Config, *, num_classes: int, read_files: bool = True) -> Method:
+def build_method(
+    config: Config, *, num_classes: int, classes: Sequence[str] = (), read_files: bool = True
+) -> Method:
     """The recipe's method.
 
     Args:
+        classes: their names, for methods that start from what the names mean; none where that is not asked.
         read_files: also read the weight files that the method's own knobs name; not needed where a whole
             checkpoint is loaded next.
     """
     with contextlib.nullcontext() if read_files else without_checkpoints():
-        return method_class(config.method_name)(config.method, num_classes)
+        method = method_class(config.method_name)(config.method, num_classes)
+        if classes:
+            assert len(classes) == num_classes
+            method.take_class_names(classes)
+        return method
 
 
 def initialise(method: Method, config: Config) -> list[str]:

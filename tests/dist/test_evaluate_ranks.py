@@ -173,10 +173,11 @@ def test_a_rank_that_dies_ends_all_with_its_name(
 ) -> None:
     monkeypatch.setenv("TIME_OF_DEATH", str(tmp_path / "death"))
     recipe = config(ragged_shards, method={"name": f"{__name__}:Dying"})
+    others = {process.pid for process in multiprocessing.active_children()}  # the session's pool of ranks
     with pytest.raises(RankError, match="rank 2 of 3 was ended by signal SIGKILL"):
         spawn(run_work, 3, work_of(recipe, tmp_path / "run"))
     assert time.time() - float((tmp_path / "death").read_text()) < 30
-    assert multiprocessing.active_children() == []
+    assert {process.pid for process in multiprocessing.active_children()} <= others
     assert not list((tmp_path / "run").glob("eval/*.json"))
 
 

@@ -36,7 +36,7 @@ def submitted(
     tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path, subprocess.CompletedProcess[str]]:
     """Recipe, run folder and what the submission said."""
-    folder = tmp_path_factory.mktemp("chain")
+    folder = tmp_path_factory.mktemp("the chain")  # paths have blanks
     recipe = folder / "thin.yaml"
     recipe.write_text(RECIPE)
     command = [

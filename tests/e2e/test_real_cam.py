@@ -24,7 +24,16 @@ def scored(real_data: Path, folder: Path) -> tuple[dict[str, Any], list[dict[str
         )
         == 0
     )
-    weights = ["--init", str(real_data / WEIGHTS), "--index", str(shards), "--split", "test", "--threshold", "fixed"]
+    weights = [
+        "--init",
+        str(real_data / WEIGHTS),
+        "--index",
+        str(shards),
+        "--split",
+        "test",
+        "--threshold",
+        "fixed",
+    ]
     assert main(["evaluate", RECIPE, *weights, "--out", str(folder / "run"), "--track.wandb", "off"]) == 0
     path = folder / "run" / "eval" / "test-step-00000000.json"
     return json.loads(path.read_text()), read_rows(path.with_suffix(".parquet"))[0]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -248,3 +250,99 @@ def test_what_the_submitted_evaluator_is_told() -> None:
     assert arguments_of("val,test", "val") == ("--follow", "--final-split", "test")
     assert arguments_of("val", "val") == ("--follow",)
     assert arguments_of("test", "val") == ("--split", "test")
+
+
+def test_what_training_scores_itself_is_left_to_it(
+    run: Path, recipe: Config, meanwhile: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `val.every_epochs` training leaves records of some checkpoints; only those between them are scored here."""
+    mark_finished(run, 10)
+    assert main(["evaluate", str(run), "--follow"]) == 0
+    left = (run / "eval" / "val-step-00000010.json").read_bytes()
+    (run / "finished").unlink()
+    shutil.rmtree(run / "eval")
+    looks, scored = [0], []
+    look, score = following.Watcher.look, following.score_val
+
+    def counted(watcher: Any) -> Any:
+        looks[0] += 1
+        if looks[0] == 3:  # the newest was left alone until its record came
+            assert scored == []
+            (run / "eval").mkdir(exist_ok=True)
+            (run / "eval" / "val-step-00000010.json").write_bytes(left)
+            write_checkpoint(run, recipe, 20, scale=SCALES[20])
+            write_checkpoint(run, recipe, 30, scale=SCALES[30])
+        if looks[0] == 6:
+            assert scored == [20]  # of 30 nobody knows yet
+            mark_finished(run, 30)
+        return look(watcher)
+
+    def noted(method: Any, work: Any, **rest: Any) -> None:
+        scored.append(work.step)
+        score(method, work, **rest)
+
+    monkeypatch.setattr(following.Watcher, "look", counted)
+    monkeypatch.setattr(following, "score_val", noted)
+    assert main(["evaluate", str(run), "--follow", "--val.every-epochs", "1"]) == 0
+    assert scored == [20, 30]
+    assert (run / "eval" / "val-step-00000010.json").read_bytes() == left
+    rows = read_metrics(run / "metrics-evaluate.jsonl")
+    assert [row["step"] for row in rows if "eval/val/gt_known" in row] == [10, 20, 30]
+
+
+def test_one_job_follows_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mark_finished(run, 10)
+    # The lock belongs to a process, so the other one must be one.
+    hold = (
+        "import sys, pathlib; from wsol_dist.engine.lock import FOLLOWING, RunLock; "
+        f"lock = RunLock(FOLLOWING); lock.take(pathlib.Path({str(run)!r})); print('held', flush=True); sys.stdin.read()"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        assert main(["evaluate", str(run), "--follow"]) == 2
+        assert f"another evaluator follows this run (process {other.pid} on" in capsys.readouterr().err
+        assert not records(run, "val")
+        other.kill()
+    assert main(["evaluate", str(run), "--follow"]) == 0
+    assert list(records(run, "val")) == [10]
+
+
+def test_another_threshold_at_the_end_is_another_scoring(run: Path) -> None:
+    mark_finished(run, 10)
+    for threshold in ("fixed", "oracle", "oracle"):
+        arguments = ["evaluate", str(run), "--follow", "--final-split", "test", "--threshold", threshold]
+        assert main(arguments) == 0
+    assert records(run, "test")[10]["threshold"]["source"] == "oracle"
+    assert len((run / "test-scorings.jsonl").read_text().splitlines()) == 2
+
+
+def test_where_guards_refuse_all_it_says_what_is_scored_at_the_end(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mark_finished(run, 10)
+    assert main(["evaluate", str(run), "--follow", "--final-split", "test", "--val.guards", "step>=30"]) == 0
+    assert read_best(run) is None
+    assert "no checkpoint may be called the best; the last one, of step 10, is scored" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    assert list(records(run, "test")) == [10]
+
+
+def test_a_checkpoint_that_goes_in_this_moment_is_passed_over(
+    run: Path, recipe: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_checkpoint(run, recipe, 20, scale=SCALES[20])
+    at_checkpoint = following.at_checkpoint
+
+    def too_late(work: Any, path: Path) -> Any:
+        if checkpoint.step_of(path) == 10:
+            shutil.rmtree(path)
+        return at_checkpoint(work, path)
+
+    monkeypatch.setattr(following, "at_checkpoint", too_late)
+    mark_finished(run, 20)
+    assert main(["evaluate", str(run), "--follow"]) == 0
+    assert list(records(run, "val")) == [20]
+    assert "step 10 was removed before it could be scored" in " ".join(capsys.readouterr().out.split())

@@ -361,7 +361,8 @@ def test_an_oracle_is_resolved_by_the_chosen_curve():
     curve[77] = 1
     resolved = thresholds.oracle().resolved({"gt_known": curve}, select="gt_known", otherwise=0.12)
     assert (resolved.source, resolved.level, resolved.value) == ("oracle", 77, 0.302)
-    assert thresholds.oracle().resolved({}, select="gt_known", otherwise=0.12).level == 30
+    without = thresholds.oracle().resolved({}, select="gt_known", otherwise=0.12)
+    assert (without.level, without.value, without.source) == (30, 0.12, "fixed")  # nothing was chosen
     assert thresholds.fixed(0.3).resolved({"gt_known": curve}, select="gt_known", otherwise=0.12).level == 76
 
 

@@ -21,6 +21,7 @@ import yaml
 from wsol_dist.cli import run as run_command
 from wsol_dist.errors import UserError
 from wsol_dist.report.charts import Series, chart, labelled, smoothed, thinned, ticks
+from wsol_dist.report.curves import threshold_chart
 from wsol_dist.report.gallery import MOST_PICTURES, gallery
 from wsol_dist.report.images import by_class, class_table, iou_histogram
 from wsol_dist.report.page import write_report
@@ -192,6 +193,22 @@ def test_several_runs_stand_side_by_side(tmp_path, page_of):
     assert page.source.count("</path>") + page.source.count("<path ") >= 2 + 3 * 3
     assert "val 0.302" in page.text
     assert "scored differently" not in page.text
+
+
+def test_runs_of_equal_folder_names_are_told_apart(tmp_path, page_of):
+    runs = [make_run(tmp_path / name / "seed", gt_known=score) for name, score in (("a", 40.0), ("b", 50.0))]
+    page = page_of(*runs)
+    assert "a/seed · b/seed" in page.text
+
+
+def test_a_run_has_one_colour_in_all_charts(tmp_path):
+    runs = [
+        read_run(make_run(tmp_path / name, splits=splits))
+        for name, splits in (("new", ()), ("old", ("test",)))
+    ]
+    drawn = threshold_chart([*runs, read_run(make_run(tmp_path / "more"))])
+    assert drawn is not None
+    assert [line.color for line, _ in drawn.lines] == [1, 2]
 
 
 def test_runs_that_do_not_compare_are_said(tmp_path, page_of):

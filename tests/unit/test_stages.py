@@ -77,7 +77,7 @@ def test_lists_that_are_no_runs_are_refused(before: Any, words: str) -> None:
 
 def test_a_method_of_one_stage_takes_nothing_from_runs_before_it(tiny_shards: Path) -> None:
     with pytest.raises(UserError, match="trains in one stage, 1 given"):
-        check(recipe(tiny_shards, method=CAM), world=1)
+        check(recipe(tiny_shards, method=CAM), world=1, folder=Path("none"))
 
 
 def test_a_folder_names_the_changed_knob_of_a_run_that_comes_first(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_what_cannot_be_trained_is_refused(tiny_shards: Path, more: Any, world: 
         **{"before": [] if "method" in more else [FIRST], "data": {"index": str(tiny_shards), **order}} | more
     )
     with pytest.raises(UserError, match=words):
-        check(config, world=world)
+        check(config, world=world, folder=Path("none"))
 
 
 def test_a_classifier_of_other_classes_is_refused_on_the_login_node(
@@ -133,7 +133,7 @@ def test_a_classifier_of_other_classes_is_refused_on_the_login_node(
         metadata = {"method": "cam", "classes": json.dumps(classes)}
         save_weights(path, {"model.fc.weight": torch.zeros(1)}, metadata=metadata)
         with pytest.raises(UserError, match=words):
-            check(config, world=1)
+            check(config, world=1, folder=Path("none"))
 
 
 def test_every_recipe_of_the_weight_map_fits_its_method() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,6 +133,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def load_work(
+    target: str, *, index: str, splits: Sequence[str], init: Path | None = None, overrides: Sequence[str] = ()
+) -> Work:
+    """What `wsol evaluate TARGET` would score: for other commands that want a run's or recipe's maps.
+
+    Raises:
+        UserError: as `plan`.
+    """
+    words = [target, "--index", index, "--split", ",".join(splits), *overrides]
+    return plan(*split_arguments(_parser(), [*words, *(("--init", str(init)) if init else ())]))
+
+
+def held_out_split(target: str, overrides: list[str]) -> str:
+    """`val.split` of a run folder or recipe."""
+    return config_of(target, overrides).val.split
+
+
 def plan(own: argparse.Namespace, rest: list[str]) -> Work:
     """Check what was given and find the weights.
 
@@ -145,15 +163,7 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Work:
         raise UserError("--final-split: goes with --follow; without it --split names what is scored")
     target = Path(own.target)
     is_run = (target / "config.yaml").is_file()
-    if target.is_dir() and not is_run:
-        raise UserError(
-            f"{target}: no config.yaml in it: no run folder; recipes: {', '.join(recipe_names())}"
-        )
-    if is_run:
-        raw = read_yaml(target / "config.yaml")
-        config = override(from_dict(raw, origin=str(target)), rest, prog=f"wsol evaluate {target}")
-    else:
-        config = load(own.target, rest)
+    config = config_of(own.target, rest)
     weights, step, checkpoint = find_weights(own, target if is_run else None)
     splits = tuple(name for name in (own.split or "test").split(",") if name)
     index = own.index or config.data.index
@@ -173,6 +183,21 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Work:
         folder=own.out or (target if is_run else Path("runs") / config.name),
         save_maps=own.save_maps,
     )
+
+
+def config_of(target: str, overrides: list[str]) -> Config:
+    """The configuration of a run folder or recipe.
+
+    Raises:
+        UserError: it is neither.
+    """
+    folder = Path(target)
+    if (folder / "config.yaml").is_file():
+        raw = read_yaml(folder / "config.yaml")
+        return override(from_dict(raw, origin=target), overrides, prog=f"wsol evaluate {target}")
+    if folder.is_dir():
+        raise UserError(f"{target}: no config.yaml in it: no run folder; recipes: {', '.join(recipe_names())}")
+    return load(target, overrides)
 
 
 def find_weights(own: argparse.Namespace, run_folder: Path | None) -> tuple[Path | None, int, str]:
@@ -233,6 +258,9 @@ def check(config: Config, index_dir: str, *, splits: tuple[str, ...], weights: P
             raise UserError(
                 f"--split: no split {split!r} in {index_dir}; {did_you_mean(split, list(index.splits))}"
             )
+    from wsol_dist.evaluator.refined import check_refine
+
+    check_refine(config.refine, index, splits)
     cure = "give the shards that belong to it with --index"
     if config.data.num_classes not in (None, len(index.classes)):
         raise UserError(

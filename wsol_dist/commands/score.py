@@ -17,7 +17,7 @@ import tyro
 from wsol_dist.config import Config, split_arguments
 from wsol_dist.data.index import Index
 from wsol_dist.errors import UserError, did_you_mean
-from wsol_dist.metrics.config import EvaluateConfig, ValConfig
+from wsol_dist.metrics.config import EvaluateConfig, RefineConfig, ValConfig
 from wsol_dist.report.config import TrackConfig
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class Knobs:
 
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     """Scoring."""
+    refine: RefineConfig = field(default_factory=RefineConfig)
+    """Refining the score maps by pixel clusters before they are scored."""
     val: ValConfig = field(default_factory=ValConfig)
     """The held-out split."""
 
@@ -86,6 +88,7 @@ def plan(own: argparse.Namespace, rest: list[str]) -> GivenWork:
     from wsol_dist.commands.evaluate import check_threshold
     from wsol_dist.evaluator.given_maps import Given, GivenWork
     from wsol_dist.evaluator.identity import Identity, curve_knobs
+    from wsol_dist.evaluator.refined import check_refine, refine_settings
     from wsol_dist.evaluator.work import Work
     from wsol_dist.methods.base import MethodConfig
 
@@ -108,6 +111,7 @@ def plan(own: argparse.Namespace, rest: list[str]) -> GivenWork:
         raise UserError(
             "evaluate.select: top1_loc needs predicted classes; give --predictions and --val-predictions"
         )
+    check_refine(knobs.refine, index, tuple(given))
     name = own.name or own.maps.resolve().name.removesuffix(".tar")
     track = TrackConfig(wandb="off")
     config = Config(
@@ -115,6 +119,7 @@ def plan(own: argparse.Namespace, rest: list[str]) -> GivenWork:
         method_name="maps",
         method=MethodConfig(),
         evaluate=knobs.evaluate,
+        refine=knobs.refine,
         val=knobs.val,
         track=track,
     )
@@ -124,7 +129,8 @@ def plan(own: argparse.Namespace, rest: list[str]) -> GivenWork:
             weights=None,
             index_name=Path(own.index).absolute().name,
             index_sha256=index.sha256,
-            settings={"maps": name, "evaluate": curve_knobs(knobs.evaluate)},
+            settings={"maps": name, "evaluate": curve_knobs(knobs.evaluate)}
+            | refine_settings(knobs.refine, own.index),
         ),
         index=own.index,
         splits=tuple(given),

@@ -27,13 +27,13 @@ def train(config: Config, folder: Path) -> None:
     """Run or continue a training in its folder, on the ranks that the environment describes."""
     from wsol_dist import ranks
     from wsol_dist.engine.checkpoint import sweep
-    from wsol_dist.trainer.lock import RunLock
+    from wsol_dist.engine.lock import RunLock
 
     lock = RunLock()
     own = ranks.from_environment()
     try:
         runs = stages(config, folder)
-        indices = [check(run, world=own.world) for run, _ in runs]
+        indices = [check(run, world=own.world, folder=place) for run, place in runs]
         own.main_first(lambda: prepare_folder(config, folder, lock=lock))
         from wsol_dist.evaluator.during_training import Validation
         from wsol_dist.trainer.memory import check_memory

@@ -134,9 +134,9 @@ def finish(
 
 def prune(run: Path, keep: int) -> None:
     """Remove all but the newest `keep` checkpoints, the best, and those that another job reads."""
-    kept = kept_steps(run)
     for path in complete_checkpoints(run)[:-keep]:
-        if step_of(path) in kept:
+        # Asked before each, as removing one takes a while: a job may have begun to read the next.
+        if step_of(path) in kept_steps(run):
             continue
         # Renamed first: a deletion that is cut off must not leave half a checkpoint under a whole one's name.
         doomed = path.with_name(f".removed-{path.name}")

@@ -15,6 +15,8 @@ BEST_FILE = "best.json"
 """Which checkpoint is the best, and by what."""
 FINISHED_FILE = "finished"
 """Holds the last step; there when training is through."""
+BEFORE_FOLDER = "before"
+"""Holds the folders of the runs that a recipe trains first."""
 _IN_USE = Path("checkpoints") / ".in-use"
 _IN_USE_S = 6 * 3600.0
 """A mark this old is of a job that was killed and never came back."""

@@ -94,13 +94,11 @@ class ZeroEngine:
         """Learning rate of the last step."""
         return max(group["lr"] for group in self.engine.optimizer.param_groups)
 
-    def step(
-        self, step: int, micro_batches: Iterable[tuple[Tensor, Tensor]], *, seed: int
-    ) -> dict[str, Tensor]:
+    def step(self, step: int, micro_batches: Iterable[tuple[Tensor, ...]], *, seed: int) -> dict[str, Tensor]:
         """One optimizer step, number `step` from 0.
 
         Args:
-            micro_batches: `accumulation` pairs of normalised images and labels.
+            micro_batches: `accumulation` tuples of what the method's `forward` takes: normalised images, labels, ...
             seed: of the run; dropout and drop-path of a step depend on (seed, step, rank) alone, so that a
                 checkpoint needs no state of a random generator.
 
@@ -111,8 +109,8 @@ class ZeroEngine:
         self.schedule.step_update(step)
         self.engine.train()
         totals: dict[str, Tensor] = {}
-        for image_BCHW, label_B in micro_batches:
-            losses = self.engine(image_BCHW, label_B)
+        for batch in micro_batches:
+            losses = self.engine(*batch)
             self.engine.backward(losses["loss"])
             self.engine.step()
             for name, value in losses.items():

@@ -19,6 +19,7 @@ from wsol_dist.data.index import Index
 from wsol_dist.data.sample import Sample
 from wsol_dist.data.stream import evaluation_batches
 from wsol_dist.evaluator.localize import localize_true_class
+from wsol_dist.evaluator.refined import Refiner, Unrefined
 from wsol_dist.methods.base import Method
 from wsol_dist.metrics.base import Row
 from wsol_dist.metrics.config import EvaluateConfig
@@ -39,6 +40,8 @@ class Case:
     """float32 raw map of the true class."""
     gt_boxes: np.ndarray
     """(M, 4) float xyxy in the frame of `image_HWC`; M = 0 where the image has none."""
+    unrefined: Unrefined | None = None
+    """Where `map_hw` was refined: what it was before, and by which clusters."""
     groups: tuple[str, ...] = ()
     """Why it is shown: `fixed`, `best`, `worst`, or several of them."""
     row: Row = field(default_factory=dict)
@@ -54,7 +57,14 @@ class Chosen:
 
 
 def show(
-    method: Method, index: Index, rows: Iterable[Row], *, split: str, config: EvaluateConfig, ranks: Ranks
+    method: Method,
+    index: Index,
+    rows: Iterable[Row],
+    *,
+    split: str,
+    config: EvaluateConfig,
+    ranks: Ranks,
+    refiner: Refiner | None = None,
 ) -> list[Case]:
     """Choose the images to show and localize them. All ranks call it, each takes its share.
 
@@ -67,7 +77,7 @@ def show(
     """
 
     def localized(positions: list[int]) -> list[Case]:
-        return _localized(method, index, positions, split=split, config=config, ranks=ranks)
+        return _localized(method, index, positions, split=split, config=config, ranks=ranks, refiner=refiner)
 
     return choose_and_show(localized, index, rows, split=split, config=config, ranks=ranks)
 
@@ -149,7 +159,14 @@ class LowestInTurn:
 
 
 def _localized(
-    method: Method, index: Index, positions: list[int], *, split: str, config: EvaluateConfig, ranks: Ranks
+    method: Method,
+    index: Index,
+    positions: list[int],
+    *,
+    split: str,
+    config: EvaluateConfig,
+    ranks: Ranks,
+    refiner: Refiner | None,
 ) -> list[Case]:
     """This rank's share of some rows of the split."""
     found = []
@@ -166,13 +183,20 @@ def _localized(
         _, map_Bhw = localize_true_class(method, batch, ranks.device)
         for at in np.flatnonzero(batch.valid_B.numpy()):
             truth, image_HWC = batch.truths[at], batch.image_BCHW[at].permute(1, 2, 0).numpy().copy()
+            map_hw, unrefined = map_Bhw[at].copy(), None
+            if refiner is not None:
+                unrefined = refiner.unrefined(
+                    map_hw, int(batch.row_B[at]), image_HWC, normalise=config.normalise
+                )
+                map_hw = refiner.refine_one(map_hw, int(batch.row_B[at]))
             found.append(
                 Case(
                     id=truth.id,
                     label=int(batch.label_B[at]),
                     image_HWC=image_HWC,
-                    map_hw=map_Bhw[at].copy(),
+                    map_hw=map_hw,
                     gt_boxes=boxes_on(truth, image_HWC),
+                    unrefined=unrefined,
                 )
             )
     return found

@@ -8,7 +8,7 @@ from wsol_dist.evaluator import record
 from wsol_dist.evaluator.evaluate import Evaluation
 from wsol_dist.evaluator.work import Work
 from wsol_dist.metrics import threshold as thresholds
-from wsol_dist.metrics.threshold import Threshold
+from wsol_dist.metrics.threshold import STEPS, Threshold
 
 
 def threshold_for(split: str, work: Work, chosen: Threshold | None) -> tuple[Threshold, str]:
@@ -56,22 +56,37 @@ def check_thresholds(work: Work) -> None:
     """Refuse, before anything is scored, a threshold that no split will have chosen by then.
 
     Raises:
-        UserError: as `threshold_for`; or the held-out split has no boxes to choose one by.
+        UserError: as `threshold_for`; or the held-out split has no boxes or no masks to choose one by.
     """
     val = work.config.val.split
     for position, split in enumerate(work.splits):
         threshold_for(split, work, None)
         if split == val and work.threshold is None:
-            if work.splits[position + 1 :] and not Index.load(work.index).rows(val).num_boxes.any():
-                raise UserError(
-                    f"split {val!r} has no boxes to choose a threshold by; "
-                    "say --threshold oracle, fixed or a number, or pack it with boxes"
-                )
+            if work.splits[position + 1 :]:
+                _check_truth(Index.load(work.index), work)
             return
 
 
+def _check_truth(index: Index, work: Work) -> None:
+    """Refuse a held-out split that lacks what the selecting curve is counted on."""
+    val, select = work.config.val.split, work.config.evaluate.select
+    if index.multi_label and select != "miou":
+        raise UserError(
+            f"evaluate.select: given {select!r}, but images in {work.index} have several labels, which are scored by "
+            "masks; set --evaluate.select miou"
+        )
+    rows = index.rows(val)
+    by_masks = select in STEPS
+    what = "masks" if by_masks else "boxes"
+    if not (rows.has_mask if by_masks else rows.num_boxes).any():
+        raise UserError(
+            f"split {val!r} has no {what} to choose a threshold by; "
+            f"say --threshold oracle, fixed or a number, or pack it with {what}"
+        )
+
+
 def transferable(evaluation: Evaluation, work: Work) -> Threshold | None:
-    """The threshold that a scored held-out split gives to the others; None where it has no boxes."""
+    """The threshold that a scored held-out split gives to the others; None where it lacks the selecting curve."""
     select = work.config.evaluate.select
     if select not in evaluation.curves:
         return None

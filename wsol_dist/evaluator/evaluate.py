@@ -21,11 +21,12 @@ from wsol_dist.evaluator import cases
 from wsol_dist.evaluator.cases import Case
 from wsol_dist.evaluator.counting import Predicted, Share
 from wsol_dist.evaluator.evaluation import Evaluation
-from wsol_dist.evaluator.localize import localize_true_class
+from wsol_dist.evaluator.localize import localize_every_class
+from wsol_dist.evaluator.refined import Refiner, open_refiner
 from wsol_dist.evaluator.save_maps import MapSaver
 from wsol_dist.methods.base import Method
 from wsol_dist.metrics.base import Row, Scored
-from wsol_dist.metrics.config import EvaluateConfig
+from wsol_dist.metrics.config import EvaluateConfig, RefineConfig
 from wsol_dist.metrics.registry import make_metrics
 from wsol_dist.metrics.threshold import Threshold
 from wsol_dist.metrics.topk_loc import ERROR_KINDS
@@ -53,6 +54,7 @@ def evaluate_checkpoint(
     threshold: Threshold,
     watch: Watch | None = None,
     save_maps: SaveMaps | None = None,
+    refine: RefineConfig | None = None,
 ) -> Evaluation:
     """Score a method on a split. All ranks call it.
 
@@ -61,6 +63,7 @@ def evaluate_checkpoint(
         index_dir: folder of the shards.
         threshold: `oracle()` takes the best of this split, which is how a held-out split chooses one.
         save_maps: None writes no file for an image.
+        refine: whether the maps are refined by pixel clusters; None: no.
 
     Raises:
         UserError: no such split, boxes without a frame, a map that is not finite, images missing or repeated.
@@ -70,7 +73,8 @@ def evaluate_checkpoint(
     saver = None
     if save_maps:
         saver = MapSaver(save_maps.folder, index, save_maps.about, ranks, num_rows=len(rows))
-    batches = _predicted(method, index, rows, split=split, config=config, ranks=ranks)
+    refiner = open_refiner(refine, index, split)
+    batches = predicted(method, index, rows, split=split, config=config, ranks=ranks, refiner=refiner)
     return score_split(
         batches if saver is None else saver.saving(batches),
         index,
@@ -81,7 +85,9 @@ def evaluate_checkpoint(
         threshold=threshold,
         image_px=method.image_px,
         watch=watch,
-        show=lambda found: cases.show(method, index, found, split=split, config=config, ranks=ranks),
+        show=lambda found: cases.show(
+            method, index, found, split=split, config=config, ranks=ranks, refiner=refiner
+        ),
     )
 
 
@@ -151,10 +157,18 @@ def _is_hidden(name: str, hidden: frozenset[str]) -> bool:
     return name in hidden or ("error_kind" in hidden and kind in ERROR_KINDS)
 
 
-def _predicted(
-    method: Method, index: Index, rows: Rows, *, split: str, config: EvaluateConfig, ranks: Ranks
+def predicted(
+    method: Method,
+    index: Index,
+    rows: Rows,
+    *,
+    split: str,
+    config: EvaluateConfig,
+    ranks: Ranks,
+    refiner: Refiner | None,
 ) -> Iterator[list[Predicted]]:
     """This rank's batches through the method; padding is run and left out."""
+    multi_label = index.multi_label
     for batch in evaluation_batches(
         index,
         split=split,
@@ -164,11 +178,19 @@ def _predicted(
         workers=config.workers,
         image_px=method.image_px,
     ):
-        prob_BC, map_Bhw = localize_true_class(method, batch, ranks.device)
+        prob_BC, map_BKhw = localize_every_class(method, batch, ranks.device, refiner=refiner)
         yield [
             Predicted(
                 row=int(batch.row_B[at]),
-                scored=_scored(batch, int(at), prob_BC[at], map_Bhw[at], rows=rows, config=config),
+                scored=_scored(
+                    batch,
+                    int(at),
+                    prob_BC[at],
+                    map_BKhw[at],
+                    multi_label=multi_label,
+                    rows=rows,
+                    config=config,
+                ),
             )
             for at in np.flatnonzero(batch.valid_B.numpy())
         ]
@@ -178,22 +200,28 @@ def _scored(
     batch: EvaluationBatch,
     at: int,
     prob_C: np.ndarray,
-    map_hw: np.ndarray,
+    map_Khw: np.ndarray,
     *,
+    multi_label: bool,
     rows: Rows,
     config: EvaluateConfig,
 ) -> Scored:
     truth = batch.truths[at]
-    boxes, frame = truth_boxes(truth, int(rows.num_boxes[int(batch.row_B[at])]))
+    # The box metrics score one box of one class.
+    num_boxes = int(rows.num_boxes[int(batch.row_B[at])])
+    boxes, frame = (None, None) if multi_label else truth_boxes(truth, num_boxes)
     return Scored(
         id=truth.id,
         label=int(batch.label_B[at]),
         prob_C=prob_C,
-        map_hw=map_hw,
+        map_hw=map_Khw[0],
         size_px=config.size_px,
         boxes_xyxy=boxes,
         box_frame_wh=frame,
         mask=truth.mask,
+        semantic=truth.semantic,
+        map_Khw=map_Khw[: len(truth.labels)],
+        label_K=truth.labels,
         normalise=config.normalise,
         decoded=bool(batch.decoded_B[at]),
     )

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from wsol_dist.engine import checkpoint
-from wsol_dist.engine.run_state import finished_step, in_use, read_best
+from wsol_dist.engine.lock import FOLLOWING, RunLock
+from wsol_dist.engine.run_state import BEFORE_FOLDER, finished_step, in_use, read_best
 from wsol_dist.evaluator.choose_threshold import threshold_for
 from wsol_dist.evaluator.identity import Identity, sha256_of
 from wsol_dist.evaluator.publish import publish, scalars_of, scored_records, update_best
@@ -46,8 +47,18 @@ def follow(ranks: Ranks, task: Following) -> None:
     """Score what training writes until it is through; every rank calls it.
 
     Raises:
+        UserError: another job follows this run.
         SystemExit: code 1, after a line that says so, when training wrote nothing for `val.silence_minutes`.
     """
+    lock = RunLock(FOLLOWING)
+    try:
+        ranks.main_first(lambda: lock.take(task.work.folder))
+        _follow(ranks, task)
+    finally:
+        lock.release()
+
+
+def _follow(ranks: Ranks, task: Following) -> None:
     work, method = task.work, None
     with open_log(work, ranks) as track:
         watcher = Watcher(work, track) if ranks.is_main else None
@@ -135,11 +146,15 @@ class Watcher:
                 continue
         if last is not None:
             return "finished", last
-        # Those of the runs that come before, too.
-        logs = self.work.folder.rglob(METRICS_FILE["train"])
-        newest = max(newest, self.idle_since, *(log.stat().st_mtime for log in logs))
+        newest = max(newest, self.idle_since, *(log.stat().st_mtime for log in self._logs()))
         silent = time.time() - newest > self.work.config.val.silence_minutes * 60
         return ("dead" if silent else "wait"), 0
+
+    def _logs(self) -> list[Path]:
+        """Of training, and of the runs that come before it."""
+        own = self.work.folder / METRICS_FILE["train"]
+        before = (self.work.folder / BEFORE_FOLDER).glob(f"*/{own.name}")
+        return [*([own] if own.is_file() else []), *before]
 
     def _sha256(self, step: int, weights: Path) -> str:
         key = (step, weights.stat().st_mtime_ns)
@@ -179,8 +194,11 @@ def held(work: Work, step: int, ranks: Ranks) -> Iterator[Work | None]:
         yield ranks.gather(None)[0]
         return
     with in_use(work.folder, step):
-        path = checkpoint.step_folder(work.folder, step)
-        yield ranks.gather(at_checkpoint(work, path) if path.is_dir() else None)[0]
+        try:
+            there = at_checkpoint(work, checkpoint.step_folder(work.folder, step))
+        except FileNotFoundError:  # perhaps in this very moment
+            there = None
+        yield ranks.gather(there)[0]
 
 
 def at_checkpoint(work: Work, path: Path) -> Work:
@@ -229,6 +247,8 @@ def _final_step(task: Following, last: int, track: Track) -> int:
     if task.final == "best" and best and checkpoint.step_folder(task.work.folder, best["step"]).is_dir():
         track.line(f"the best checkpoint is of step {best['step']}: {best['metric']} {best['value']:.2f}")
         return int(best["step"])
+    if task.final == "best":
+        track.line(f"no checkpoint may be called the best; the last one, of step {last}, is scored")
     return last
 
 
@@ -236,5 +256,8 @@ def _was_scored(work: Work, split: str, threshold: dict[str, object]) -> bool:
     """Whether the record of this step is of this very work."""
     for one in scored_records(work.folder, split, identity=work.identity):
         if one["step"] == work.step and one["weights"] == work.identity.weights:
-            return one["threshold"] == threshold or threshold["level"] == -1
+            was: dict[str, object] = one["threshold"]
+            if threshold["level"] == -1:  # the best of its own, or where that cannot be had the recipe's
+                return was["source"] == "oracle" or work.config.evaluate.select not in one["curves"]
+            return was == threshold
     return False

@@ -27,6 +27,7 @@ from wsol_dist.evaluator.map_files import (
     open_maps,
     read_predictions,
 )
+from wsol_dist.evaluator.refined import Refiner, open_refiner
 from wsol_dist.evaluator.scoring import open_log, progress, score_splits
 from wsol_dist.evaluator.work import Work
 from wsol_dist.metrics.base import Scored
@@ -113,7 +114,15 @@ def score_maps(
         | (NEEDS_CLASSES if known == 0 else set())
         | (NEEDS_FIVE_CLASSES if known < 5 else set())
     )
-    read = partial(_read_one, reader, maps, where=given.maps, config=config, num_classes=len(index.classes))
+    read = partial(
+        _read_one,
+        reader,
+        maps,
+        where=given.maps,
+        config=config,
+        num_classes=len(index.classes),
+        refiner=open_refiner(work.config.refine, index, split),
+    )
 
     def batches() -> Iterator[list[Predicted]]:
         own = range(ranks.rank, len(reader), ranks.world)
@@ -150,6 +159,7 @@ def _read_one(
     where: Path,
     config: EvaluateConfig,
     num_classes: int,
+    refiner: Refiner | None,
 ) -> Scored:
     image_id = reader.id(row)
     try:
@@ -157,6 +167,8 @@ def _read_one(
         map_hw = np.zeros((1, 1), np.float32) if value is None else checked_map(value)
     except (ValueError, EOFError) as error:
         raise UserError(f"{where}: the map of {image_id}: {error}") from error
+    if refiner is not None and value is not None:
+        map_hw = refiner.refine_one(map_hw, row)
     truth = _truth(reader, row)
     boxes, frame = truth_boxes(truth, int(reader.rows.num_boxes[row]))
     return GivenScored(
@@ -168,6 +180,7 @@ def _read_one(
         boxes_xyxy=boxes,
         box_frame_wh=frame,
         mask=truth.mask,
+        semantic=truth.semantic,
         normalise=config.normalise,
         decoded=value is not None,
         given=classes,

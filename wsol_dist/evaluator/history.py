@@ -10,7 +10,7 @@ from pathlib import Path
 from wsol_dist.evaluator.evaluation import Evaluation
 
 TEST_SCORINGS_FILE = "test-scorings.jsonl"
-HEADLINES = ("gt_known", "top1_loc", "max_box_acc_v2", "pxap", "cls_top1")
+HEADLINES = ("gt_known", "top1_loc", "max_box_acc_v2", "miou", "max_miou", "pxap", "cls_top1")
 """The first of these that a split has is its headline."""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from wsol_dist.config import Config, to_dict
 from wsol_dist.data.index import Index
+from wsol_dist.evaluator.refined import refine_settings
 from wsol_dist.metrics.config import EvaluateConfig
 
 
@@ -62,6 +63,7 @@ def identify(config: Config, index: str, *, weights: Path | None, whole: bool) -
     """
     plain = to_dict(config)
     settings = {"method": plain["method"], "evaluate": curve_knobs(config.evaluate)}
+    settings |= refine_settings(config.refine, index)
     if not whole:
         settings["seed"] = config.seed
     if weights is None and not whole:

@@ -17,6 +17,7 @@ from wsol_dist.evaluator.identity import Identity
 from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.metrics.threshold import Threshold
 from wsol_dist.report.draw import draw_case
+from wsol_dist.report.draw_clusters import MapBox, draw_clusters
 from wsol_dist.report.rows import write_rows
 
 FOLDER = "eval"
@@ -119,12 +120,34 @@ def _numbers(evaluation: Evaluation) -> dict[str, Any]:
 def _draw(case: Case, evaluation: Evaluation) -> np.ndarray:
     box = case.row.get("box")
     scale = evaluation.image_px / evaluation.size_px
+    if case.unrefined is not None:
+        return _draw_refined(case, evaluation, scale)
     return draw_case(
         case.image_HWC,
         case.map_hw,
         gt_boxes=case.gt_boxes,
         predicted_box=None if box is None else [side * scale for side in box],
         iou=case.row.get("iou"),
+    )
+
+
+def _draw_refined(case: Case, evaluation: Evaluation, scale: float) -> np.ndarray:
+    assert case.unrefined is not None
+    box = case.row.get("box")
+    box_before = case.unrefined.box_at(evaluation.threshold.level, size_px=evaluation.size_px)
+    return draw_clusters(
+        case.image_HWC,
+        segment_HW=case.unrefined.segment_HW,
+        label_HW=case.unrefined.label_HW,
+        gt_boxes=case.gt_boxes,
+        maps=(
+            MapBox(map_hw=case.unrefined.map_hw, box=box_before * scale),
+            MapBox(
+                map_hw=case.map_hw,
+                box=None if box is None else [side * scale for side in box],
+                iou=case.row.get("iou"),
+            ),
+        ),
     )
 
 

@@ -82,10 +82,12 @@ def score_splits(
 
 def load_method(work: Work, ranks: Ranks) -> tuple[Method, list[str]]:
     """The method with its weights on this rank's device, and a line each on what to know of them."""
-    num_classes = len(Index.load(work.index).classes)
+    classes = Index.load(work.index).classes
     # Tensors that no file gives must be the same on every rank, and for the split that chooses the threshold.
     torch.manual_seed(work.config.seed)
-    method = build_method(work.config, num_classes=num_classes, read_files=work.weights is None)
+    method = build_method(
+        work.config, num_classes=len(classes), classes=classes, read_files=work.weights is None
+    )
     notes: list[str] = []
     if work.weights is None:
         notes = ["no --init: weights as the recipe itself names them"]
@@ -109,6 +111,7 @@ def score(
         threshold=threshold,
         watch=progress(track.line, split),
         save_maps=_maps(work, split) if work.save_maps else None,
+        refine=work.config.refine,
     )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
@@ -40,10 +41,15 @@ class Failure:
     killed: bool = False
     """By a signal from outside."""
 
-    @property
-    def order(self) -> tuple[bool, bool]:
-        """The cause first: a mistake or a kill is one, an exception may only follow from another rank's end."""
-        return self.error is None, not self.killed
+
+def cause(failures: Sequence[Failure]) -> Failure:
+    """Which of them to tell: a mistake or a kill is a cause, an exception may only follow from another rank's end."""
+    return min(failures, key=lambda failure: (failure.error is None, not failure.killed))
+
+
+def was_killed(signal_name: str) -> bool:
+    """Whether a signal is a cause: libraries abort a rank that lost its peer."""
+    return signal_name != signal.SIGABRT.name
 
 
 def spawn(function: Callable[..., None], procs: int, *args: Any) -> None:
@@ -67,7 +73,7 @@ def spawn(function: Callable[..., None], procs: int, *args: Any) -> None:
     finally:
         _end(processes)
     if failures:
-        raise _as_error(min(failures, key=lambda failure: failure.order), procs)
+        raise _as_error(cause(failures), procs)
 
 
 def _start(
@@ -75,12 +81,14 @@ def _start(
 ) -> tuple[list[BaseProcess], list[Connection]]:
     context = get_context("spawn")
     port = ranks.free_port()
+    # Read by the rank where it can tell what does not import; the process machinery would only print it.
+    task = pickle.dumps((function, args))
     processes: list[BaseProcess] = []
     connections: list[Connection] = []
     for rank in range(procs):
         here, there = context.Pipe(duplex=False)
         # No daemons: those may not have children, and the ranks' data loaders are children.
-        process = context.Process(target=_run_rank, args=(there, function, rank, procs, port, args))
+        process = context.Process(target=_run_rank, args=(there, rank, procs, port, task))
         process.start()
         there.close()
         processes.append(process)
@@ -123,7 +131,7 @@ def _silent_end(rank: int, process: BaseProcess) -> Failure | None:
     if code < 0:
         name = signal.Signals(-code).name
         hint = "; the machine may be out of memory" if name == "SIGKILL" else ""
-        return Failure(rank=rank, text=f"was ended by signal {name}{hint}", killed=True)
+        return Failure(rank=rank, text=f"was ended by signal {name}{hint}", killed=was_killed(name))
     return Failure(rank=rank, text=f"ended with exit code {code}") if code else None
 
 
@@ -146,11 +154,10 @@ def _as_error(failure: Failure, procs: int) -> BaseException:
 
 def _run_rank(
     connection: Connection,
-    function: Callable[..., None],
     rank: int,
     procs: int,
     port: int,
-    args: tuple[Any, ...],
+    task: bytes,
 ) -> None:
     """What a process does: it becomes a rank and runs the function; a failure goes to the parent, in words."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -163,6 +170,7 @@ def _run_rank(
     )
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // procs))
     try:
+        function, args = pickle.loads(task)
         function(ranks.start_group(), *args)
         ranks.stop_group()
         return

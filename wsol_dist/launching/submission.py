@@ -19,6 +19,7 @@ import submitit
 from wsol_dist.config import Config, parse_with_recipe
 from wsol_dist.data.index import Index
 from wsol_dist.errors import UserError, did_you_mean
+from wsol_dist.launching import array
 from wsol_dist.launching.job import WsolJob
 from wsol_dist.launching.local_job import wait_and_show
 from wsol_dist.trainer.preflight import check, check_network, prepare_folder
@@ -30,6 +31,8 @@ CLUSTERS = ("slurm", "local", "debug")
 
 def main(argv: list[str]) -> int:
     """Entry of `launch/submit.py`."""
+    if argv and argv[0] in array.COMMANDS:
+        return array.main(argv)
     own, config = parse_with_recipe(arguments(), argv)
     check_counts(own)
     if own.cluster != "slurm" and own.nodes > 1:
@@ -156,8 +159,8 @@ class Plan:
 
     def check(self) -> None:
         """Refuse what would fail in the jobs: shards, batch, files, network, splits."""
-        for run, _ in stages(self.config, self.folder):
-            index = check(run, world=self.own.nodes * self.procs)
+        for run, place in stages(self.config, self.folder):
+            index = check(run, world=self.own.nodes * self.procs, folder=place)
             check_network(run, index)
         check_splits(self.own.splits, index)
 

@@ -14,7 +14,7 @@ from wsol_dist.errors import UserError
 from wsol_dist.metrics.bootstrap import Interval, paired_gain
 from wsol_dist.report.curves import number
 from wsol_dist.report.rows import read_column
-from wsol_dist.report.run_data import EvalRecord, RunData, latest, read_image_numbers, read_run
+from wsol_dist.report.run_data import EvalRecord, RunData, latest, read_image_numbers, read_runs
 from wsol_dist.report.view import threshold_text
 
 PER_IMAGE = ("gt_known", "top1_loc", "top5_loc", "cls_top1", "cls_top5")
@@ -112,7 +112,8 @@ def read_groups(folders: Sequence[Sequence[Path]], *, split: str) -> list[Group]
     for folder in every:
         if every.count(folder) > 1:
             raise UserError(f"{folder}: given twice; give each run once")
-    groups = [Group(runs=[_scored(folder, split) for folder in group]) for group in folders]
+    runs_left = iter(read_runs([folder for group in folders for folder in group]))
+    groups = [Group(runs=[_scored(next(runs_left), split) for _ in group]) for group in folders]
     runs = [run for group in groups for run in group.runs]
     for other in runs[1:]:
         check_comparable(runs[0], other)
@@ -215,8 +216,8 @@ def flips(base: Group, other: Group) -> tuple[int, int, int] | None:
     return int((change > 0).sum()), int((change < 0).sum()), int(there.sum())
 
 
-def _scored(folder: Path, split: str) -> Scored:
-    run = read_run(folder)
+def _scored(run: RunData, split: str) -> Scored:
+    folder = run.folder
     record = latest([one for one in run.records if one.split == split])
     if record is None:
         splits = ", ".join(sorted({one.split for one in run.records})) or "none"

@@ -41,13 +41,13 @@ def score_chart(runs: list[RunData]) -> Chart | None:
     None unless some split was scored at two steps.
     """
     lines: list[Series] = []
-    for run in runs:
+    for at, run in enumerate(runs):
         found = [(split, _scores(run, split)) for split in sorted({record.split for record in run.records})]
         if len(runs) > 1:
             found = sorted(found, key=lambda one: -len(one[1]))[:1]
         for split, points in found:
             name = f"{run.name}, {split}" if len(runs) > 1 else split
-            lines.append(Series(name=name, points=points, color=len(lines)))
+            lines.append(Series(name=name, points=points, color=at if len(runs) > 1 else len(lines)))
     if not any(len(line.points) > 1 for line in lines):
         return None
     last = max(line.points[-1][0] for line in lines)
@@ -63,11 +63,11 @@ def _scores(run: RunData, split: str) -> list[tuple[float, float]]:
 
 def threshold_chart(runs: list[RunData]) -> Chart | None:
     """Percentages by threshold, the chosen threshold marked, the centre box as a dashed line."""
-    scored = [(run, run.headline) for run in runs if run.headline is not None]
+    scored = [(at, run, run.headline) for at, run in enumerate(runs) if run.headline is not None]
     lines: list[Series] = []
     marks: list[Mark] = []
     levels: list[Level] = []
-    for at, (run, record) in enumerate(scored):
+    for at, run, record in scored:
         names = _THRESHOLD_CURVES if len(scored) == 1 else {"gt_known": run.name}
         for curve, label in names.items():
             points = [(level / NUM_LEVELS, number(y)) for level, y in enumerate(record.curve(curve))]

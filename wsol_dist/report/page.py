@@ -15,7 +15,7 @@ from wsol_dist.report.curves import other_charts, score_chart, threshold_chart, 
 from wsol_dist.report.filmstrip import filmstrips
 from wsol_dist.report.gallery import gallery
 from wsol_dist.report.images import class_table, iou_histogram, sources_text
-from wsol_dist.report.run_data import RunData, read_run
+from wsol_dist.report.run_data import RunData, read_runs
 from wsol_dist.report.view import compared, unlike, view
 
 HEAT_LEGEND = 'heat map of the true class, low<span class="ramp"></span>high'
@@ -28,7 +28,7 @@ def write_report(runs: list[Path], out: Path) -> None:
         UserError: a run is missing or is no run folder, or a file in it cannot be read.
     """
     assert runs, "at least one run"
-    html = render([read_run(folder) for folder in runs])
+    html = render(read_runs(runs))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, html.encode())
 

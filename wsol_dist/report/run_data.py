@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,12 @@ class RunData:
     """Training log by step."""
     records: list[EvalRecord]
     """Evaluations by step."""
+    shown_as: str = ""
+    """What it is called beside runs whose folders have the same name; empty where there are none."""
 
     @property
     def name(self) -> str:
-        return self.folder.resolve().name
+        return self.shown_as or self.folder.resolve().name
 
     @property
     def method(self) -> str:
@@ -121,6 +124,26 @@ def read_image_numbers(record: EvalRecord, *names: str) -> dict[str, np.ndarray]
 def latest(records: list[EvalRecord]) -> EvalRecord | None:
     """The record of the highest step; the one written last where a step was scored several times."""
     return max(records, key=lambda record: (record.step, record.path.stat().st_mtime_ns), default=None)
+
+
+def read_runs(folders: Sequence[Path]) -> list[RunData]:
+    """As `read_run`, each with a name of its own: of equally called folders, with as much of the path as parts them."""
+    return [
+        replace(read_run(folder), shown_as=name)
+        for folder, name in zip(folders, distinct_names(folders), strict=True)
+    ]
+
+
+def distinct_names(folders: Sequence[Path]) -> list[str]:
+    """The last parts of the paths, as few of them as tell one folder from another."""
+    every = [folder.resolve().parts for folder in folders]
+
+    def name(own: tuple[str, ...]) -> str:
+        others = [parts for parts in every if parts != own]
+        alone = (n for n in range(1, len(own)) if all(own[-n:] != parts[-n:] for parts in others))
+        return "/".join(own[-next(alone, len(own)) :])
+
+    return [name(own) for own in every]
 
 
 def read_run(folder: Path) -> RunData:

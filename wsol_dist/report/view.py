@@ -27,6 +27,9 @@ LABELS = {
     "pxap": "PxAP",
     "max_piou": "Best pIoU",
     "piou": "pIoU",
+    "max_miou": "Best mIoU",
+    "miou": "mIoU",
+    "centre_miou": "mIoU of a centre box",
     "box_mass": "Map inside its box (S)",
     "mean_map": "Mean of the map",
     "box_area": "Area of the box",
@@ -234,7 +237,7 @@ def _commands(run: RunData) -> Iterator[str]:
     index = data.get("index") if isinstance(data, dict) else None
     if run.config and run.rows:
         config = shlex.quote(str(run.folder / "config.yaml"))
-        yield f"wsol train {config} --out runs/{shlex.quote(run.name + '-again')}"
+        yield f"wsol train {config} --out runs/{shlex.quote(run.folder.resolve().name + '-again')}"
     if run.headline:
         shards = f" --index {shlex.quote(str(index))}" if index else ""
         yield f"wsol evaluate {folder}{shards} --split {shlex.quote(run.headline.split)}"

@@ -1,4 +1,8 @@
-"""Whether the loader processes' batches fit into this machine, told before the training and not by a killed process."""
+"""Whether the loader processes' batches fit into this machine, told before the training and not by a killed process.
+
+Batches of training lie in slots of anonymous shared memory (`wsol_dist.data.ring`), which /dev/shm does not limit;
+those of scoring travel through /dev/shm, as torch sends them.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from wsol_dist.config import Config
 from wsol_dist.data.stream import PREFETCH
@@ -13,7 +18,7 @@ from wsol_dist.errors import UserError
 
 SHARED_MEMORY = Path("/dev/shm")
 MEMORY_INFO = Path("/proc/meminfo")
-GROUP_LIMIT, GROUP_USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+GROUP = Path("/sys/fs/cgroup")
 GIB = 2**30
 
 
@@ -23,29 +28,53 @@ def check_memory(config: Config, *, image_px: int, world: int) -> None:
     Raises:
         UserError: what they need, what there is, and what to lower.
     """
-    workers = config.data.workers
-    if workers == 0:
-        return
     local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
     micro_batch = config.train.global_batch // (world * config.train.accumulation)
-    needed = local * workers * PREFETCH * micro_batch * 3 * image_px**2
-    for name, free in _free_bytes():
+    training = Waiting("data.workers", local, config.data.workers, micro_batch, image_px)
+    for name, free in free_memory():
+        training.check(name, free, cure="lower data.workers or train.global_batch, raise train.accumulation")
+    if config.val.every_epochs and SHARED_MEMORY.is_dir():
+        evaluate = config.evaluate
+        scoring = Waiting("evaluate.workers", local, evaluate.workers, evaluate.batch_size, image_px)
+        free = shutil.disk_usage(SHARED_MEMORY).free
+        scoring.check(str(SHARED_MEMORY), free, cure="lower evaluate.workers or evaluate.batch_size")
+
+
+class Waiting(NamedTuple):
+    """Batches that loader processes hold ready on this machine."""
+
+    option: str
+    ranks: int
+    workers: int
+    batch: int
+    image_px: int
+
+    def check(self, name: str, free: int, *, cure: str) -> None:
+        """Refuse what does not fit into the free bytes of a memory of that name."""
+        needed = self.ranks * self.workers * PREFETCH * self.batch * 3 * self.image_px**2
         if needed > free:
             raise UserError(
-                f"data.workers: {local} x {workers} loader processes with {PREFETCH} batches of {micro_batch} images "
-                f"of {image_px} px each need {needed / GIB:.2f} GiB of {name}, {free / GIB:.2f} GiB are free; lower "
-                "data.workers or train.global_batch, raise train.accumulation, or give more of it"
+                f"{self.option}: {self.ranks} x {self.workers} loader processes with {PREFETCH} batches of "
+                f"{self.batch} images of {self.image_px} px each need {needed / GIB:.2f} GiB of {name}, "
+                f"{free / GIB:.2f} GiB are free; {cure}, or give more of it"
             )
 
 
-def _free_bytes() -> Iterator[tuple[str, int]]:
-    """What this machine, or the container or job that this runs in, has left."""
-    if SHARED_MEMORY.is_dir():
-        yield str(SHARED_MEMORY), shutil.disk_usage(SHARED_MEMORY).free
+def free_memory() -> Iterator[tuple[str, int]]:
+    """Bytes that this machine, and the container or job that this runs in, have left."""
     if MEMORY_INFO.is_file():
-        fields = dict(line.split(":", 1) for line in MEMORY_INFO.read_text(encoding="ascii").splitlines())
-        if "MemAvailable" in fields:
-            yield "memory", int(fields["MemAvailable"].split()[0]) * 1024
-    if GROUP_LIMIT.is_file() and GROUP_LIMIT.read_text(encoding="ascii").strip().isdigit():
-        limit, used = (int(path.read_text(encoding="ascii")) for path in (GROUP_LIMIT, GROUP_USED))
-        yield "memory (limit of this container or job)", limit - used
+        fields = _numbers(MEMORY_INFO)
+        if "MemAvailable:" in fields:
+            yield "memory", fields["MemAvailable:"] * 1024
+    limit, used, parts = GROUP / "memory.max", GROUP / "memory.current", GROUP / "memory.stat"
+    if limit.is_file() and limit.read_text(encoding="ascii").strip().isdigit():
+        # What is used counts files in the page cache, which make room for anything else.
+        cached = sum(_numbers(parts).get(name, 0) for name in ("active_file", "inactive_file"))
+        taken = int(used.read_text(encoding="ascii")) - cached
+        yield "memory (limit of this container or job)", int(limit.read_text(encoding="ascii")) - taken
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """A file of lines `name number ...`."""
+    lines = (line.split() for line in path.read_text(encoding="ascii").splitlines())
+    return {line[0]: int(line[1]) for line in lines if len(line) > 1}

@@ -9,11 +9,13 @@ from typing import Any
 
 from wsol_dist.atomic import write_atomically
 from wsol_dist.config import Config, dump, read_yaml, to_dict
+from wsol_dist.data.columns import Column
 from wsol_dist.data.index import Index
 from wsol_dist.data.pairs import FOUR
 from wsol_dist.data.pairs import check_classes as check_pairs
+from wsol_dist.engine.checkpoint import complete_checkpoints
+from wsol_dist.engine.lock import RunLock
 from wsol_dist.errors import UserError, did_you_mean
-from wsol_dist.trainer.lock import RunLock
 
 CONFIG_FILE = "config.yaml"
 MAY_CHANGE = (
@@ -33,8 +35,11 @@ MAY_CHANGE = (
 sees (batch norm, dropout). The number of ranks may change too. The shards' identity is checked apart."""
 
 
-def check(config: Config, *, world: int) -> Index:
+def check(config: Config, *, world: int, folder: Path) -> Index:
     """Every contradiction between recipe, shards and ranks that can be seen without building the network.
+
+    Args:
+        folder: of the run; one that has a checkpoint needs the weight files it started from no more.
 
     Raises:
         UserError: what does not fit, and how to mend it.
@@ -62,6 +67,7 @@ def check(config: Config, *, world: int) -> Index:
     problem = config.method.recipe_problem(order=data.order, num_before=len(config.before))
     if problem is not None:
         raise UserError(problem)
+    check_data(config, index)
     unit = 1
     if data.order == "class_pairs":
         unit = FOUR
@@ -78,8 +84,46 @@ def check(config: Config, *, world: int) -> Index:
         raise UserError(
             f"train.global_batch: {batch} images a step, but split {data.train_split!r} has only {num_samples}"
         )
-    _check_files(config, index)
+    if not complete_checkpoints(folder):
+        _check_files(config, index)
     return index
+
+
+def check_data(config: Config, index: Index) -> None:
+    """What of labels, class names and embeddings does not go with the method.
+
+    Raises:
+        UserError: several labels an image for a method of one, an image without any, embeddings that are not wanted,
+            not there, or of something else.
+    """
+    from wsol_dist.methods.base import GivenData
+
+    data, method = config.data, config.method
+    if index.multi_label:
+        if not method.takes_multi_label:
+            raise UserError(
+                f"method.name: {config.method_name!r} learns from one label an image, images in {data.index} have "
+                "several; choose another method, or shards with one label an image"
+            )
+        rows = index.rows(data.train_split)
+        if (rows.label < 0).any():
+            first = rows.ids[int((rows.label < 0).argmax())].as_py()
+            raise UserError(f"{data.index}: {first} has no label at all; pack without such images")
+    embedded, dim = None, None
+    if data.embeddings:
+        about = Column.open(Path(data.embeddings), index).about
+        embedded, dim = about.settings.get("embedded"), about.settings.get("dim")
+        if embedded is None or data.train_split not in about.splits:
+            raise UserError(
+                f"data.embeddings: {data.embeddings} is a column of {about.name!r} of {', '.join(about.splits)}; "
+                f"wanted are embeddings of {data.train_split!r}, made by `wsol embed`"
+            )
+    given = GivenData(
+        classes=tuple(index.classes), multi_label=index.multi_label, embedded=embedded, embedding_dim=dim
+    )
+    problem = method.data_problem(given)
+    if problem is not None:
+        raise UserError(problem)
 
 
 def check_network(config: Config, index: Index) -> None:
@@ -155,7 +199,9 @@ def _check_files(config: Config, index: Index) -> None:
     from wsol_dist.model import check_belongs, check_classes, weights_file
 
     for file in config.method.classifier_files():
-        check_classes(Path(file), index, cure="give weights of the same classes, or other shards as --data.index")
+        check_classes(
+            Path(file), index, cure="give weights of the same classes, or other shards as --data.index"
+        )
     if not config.train.init:
         return _check_stems(to_dict(config)["method"], "method")
     for init in config.train.init:

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from wsol_dist.config import Config
 from wsol_dist.engine import checkpoint
+from wsol_dist.engine.run_state import BEFORE_FOLDER
 from wsol_dist.errors import UserError
 from wsol_dist.methods.base import Method
 from wsol_dist.models.weights import read_state
-
-FOLDER = "before"
 
 
 def stages(config: Config, folder: Path) -> list[tuple[Config, Path]]:
@@ -31,7 +30,7 @@ def stages(config: Config, folder: Path) -> list[tuple[Config, Path]]:
         whole = replace(
             run, name=f"{config.name}-{run.name}", seed=config.seed, data=data, track=config.track
         )
-        before.append((whole, folder / FOLDER / run.name))
+        before.append((whole, folder / BEFORE_FOLDER / run.name))
     return [*before, (config, folder)]
 
 

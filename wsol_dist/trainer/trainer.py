@@ -14,6 +14,7 @@ from torch import Tensor
 
 from wsol_dist.config import Config, dump, to_dict
 from wsol_dist.data.broken import BrokenImages, name_some
+from wsol_dist.data.columns import Column
 from wsol_dist.data.index import Index
 from wsol_dist.data.order import steps_per_epoch
 from wsol_dist.data.stream import TrainingBatch, TrainingOrder, training_batches
@@ -52,7 +53,9 @@ class Steps:
             per_epoch=per_epoch,
             total=max(1, round(config.train.epochs * per_epoch)),
             per_checkpoint=max(1, round(config.train.checkpoint_every_epochs * per_epoch)),
-            per_validation=max(1, round(config.val.every_epochs * per_epoch)) if config.val.every_epochs else 0,
+            per_validation=max(1, round(config.val.every_epochs * per_epoch))
+            if config.val.every_epochs
+            else 0,
         )
 
 
@@ -78,9 +81,14 @@ class Trainer:
         self.newly_broken: set[str] = set()
         torch.manual_seed(config.seed)
         resumed = checkpoint.complete_checkpoints(folder)[-1:]
-        method = build_method(config, num_classes=len(index.classes), read_files=not resumed)
+        method = build_method(
+            config, num_classes=len(index.classes), classes=index.classes, read_files=not resumed
+        )
         state = self._check_state(resumed[0]) if resumed else None
         self.notes = self._continue_from(resumed[0], method) if resumed else self._begin(method)
+        if config.data.embeddings:
+            made = Column.open(Path(config.data.embeddings), index).about.settings
+            self.notes.append(f"embeddings of {made['embedded']}s: {made['encoder']}, {made['dim']}-d")
         self.engine = ZeroEngine(method, config.train, ranks, steps_per_epoch=self.steps.per_epoch)
         self.first_step = 0
         if state is not None:
@@ -168,14 +176,15 @@ class Trainer:
 
     def _micro_batches(
         self, batches: Iterator[TrainingBatch], meter: Meter, track: Track
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[Tensor, ...]]:
         for _ in range(self.config.train.accumulation):
             with meter.waiting():
                 batch = next(batches)
             self.newly_broken.update(batch.broken)
             image_BCHW = batch.image_BCHW.to(self.ranks.device, non_blocking=True)
-            label_B = batch.label_B.to(self.ranks.device, non_blocking=True)
-            yield normalise(image_BCHW, self.method.mean, self.method.std), label_B
+            beside = [batch.label_B] if batch.embedding_BE is None else [batch.label_B, batch.embedding_BE]
+            moved = [one.to(self.ranks.device, non_blocking=True) for one in beside]
+            yield normalise(image_BCHW, self.method.mean, self.method.std), *moved
 
     def _count_broken(self, track: Track) -> None:
         """Name what did not decode on any rank since the last log row; where it is too much, all ranks end together."""
@@ -184,9 +193,7 @@ class Trainer:
         self.newly_broken.clear()
         if new:
             what = "image does" if len(new) == 1 else "images do"
-            track.alert(
-                f"{len(new)} {what} not decode", f"the next one stands in for each: {name_some(new)}"
-            )
+            track.alert(f"{len(new)} {what} not decode", f"the next one stands in for each: {name_some(new)}")
         self.broken.check(f"run `wsol shards verify --deep {self.index.folder}`")
 
     def save(self, step: int) -> None:

@@ -69,10 +69,9 @@ MACHINE = [
     Fault(
         what="shared memory too small",
         command="a container with little `/dev/shm`",
-        message="data.workers: 1 x 8 loader processes with 4 batches of 16 images of 32 px each need 0.00 GiB "
-        "of /dev/shm, 0.00 GiB are free; lower data.workers or train.global_batch, raise train.accumulation, "
-        "or give more of it",
-        fix="`docker run --shm-size 8g`, say",
+        message="evaluate.workers: 1 x 8 loader processes with 4 batches of 32 images of 32 px each need 0.00 GiB of "
+        "/dev/shm, 0.00 GiB are free; lower evaluate.workers or evaluate.batch_size, or give more of it",
+        fix="`docker run --shm-size 8g`, say; only scoring inside training (`val.every_epochs`) needs it",
         then="exit 2 before the first step",
         test="test_runs.py::test_too_little_shared_memory",
     ),

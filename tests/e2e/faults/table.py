@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.e2e.faults.clusters import CLUSTERS
 from tests.e2e.faults.fault import Fault, render
 from tests.e2e.faults.given import COMMANDS, RECIPES, WEIGHTS
 from tests.e2e.faults.machine import MACHINE
@@ -25,6 +26,7 @@ SECTIONS = {
         "Each tar is fetched whole at its first use, and checked against the index's length and sha256.",
         REMOTE,
     ),
+    "Label maps": ("", CLUSTERS),
     "Machines": ("", MACHINE),
 }
 FAULTS = [fault for _, faults in SECTIONS.values() for fault in faults]

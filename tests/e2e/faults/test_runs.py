@@ -104,7 +104,8 @@ def test_too_little_shared_memory(prepared: Path) -> None:
         pytest.skip("needs the right to mount: not here")
     mount = '/bin/mount -t tmpfs -o size=256k none /dev/shm && exec "$@"'
     wrapper = (*own, "/bin/sh", "-c", mount, "sh")
-    code, said = finish(start(prepared, *TRAIN, "run", "--data.workers", "8", wrapper=wrapper))
+    scoring = ("--val.every-epochs", "1", "--evaluate.workers", "8")
+    code, said = finish(start(prepared, *TRAIN, "run", *scoring, wrapper=wrapper))
     assert code == 2, said
     assert fault("shared memory too small").pattern(prepared).fullmatch(message(said)), said
 

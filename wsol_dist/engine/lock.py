@@ -1,4 +1,4 @@
-"""One training in a run folder at a time: two would overwrite each other's checkpoints."""
+"""One training in a run folder at a time, and one evaluator that follows it: two would overwrite each other's files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -14,10 +15,30 @@ from wsol_dist.errors import UserError
 LOCK_FILE = "train.lock"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Lock:
+    """What is locked."""
+
+    file: str
+    """In the run folder."""
+    job: str
+    """What holds it, as a message says it behind `another`."""
+    cure: str
+
+
+TRAINING = Lock(
+    file=LOCK_FILE,
+    job="training runs in this folder",
+    cure="wait for its end or end it, or choose another --out",
+)
+FOLLOWING = Lock(file="follow.lock", job="evaluator follows this run", cure="wait for its end or end it")
+
+
 class RunLock:
     """A lock on a run folder, held until it is released or the process ends, however it ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, lock: Lock = TRAINING) -> None:
+        self._lock = lock
         self._file: TextIO | None = None
 
     def take(self, folder: Path) -> None:
@@ -26,7 +47,7 @@ class RunLock:
         Raises:
             UserError: another process holds it.
         """
-        file = (folder / LOCK_FILE).open("a+", encoding="utf-8")
+        file = (folder / self._lock.file).open("a+", encoding="utf-8")
         try:
             # A record lock, which belongs to the process: loader processes forked from it do not inherit it, so
             # none of them holds it when the training itself was killed.
@@ -37,8 +58,7 @@ class RunLock:
                 holder = file.read().strip() or "another process"
                 file.close()
                 raise UserError(
-                    f"{folder}: another training runs in this folder ({holder}); wait for its end or end it, "
-                    "or choose another --out"
+                    f"{folder}: another {self._lock.job} ({holder}); {self._lock.cure}"
                 ) from error
             # A file system without locks: then there is none.
         file.truncate(0)

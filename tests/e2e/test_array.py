@@ -1,0 +1,50 @@
+"""A command cut into tasks: each does its part through submitit on this machine, the last one finishes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wsol_dist.data.columns import Column
+from wsol_dist.data.index import Index
+from wsol_dist.launching.submission import main
+
+
+def words(shards: Path, out: Path) -> list[str]:
+    return ["--index", str(shards), "--out", str(out), "--backend", "slic", "--size-px", "16", "--procs", "1"]
+
+
+@pytest.mark.slow
+def test_the_tasks_and_the_end_make_a_whole_column(
+    tiny_shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "labels"
+    array = ["cluster", "--jobs", "2", "--cluster", "local", "--logs", str(tmp_path / "logs")]
+    assert main([*array, *words(tiny_shards, out)]) == 0
+    said = capfd.readouterr().out
+    assert "part 0/2 done, 10 shards written" in said
+    assert "part 1/2 done, 10 shards written" in said
+    assert "complete, nothing to do" in said or "complete, 0 shards written" in said
+    assert Column.open(out, Index.load(tiny_shards)).value("test", 39) is not None
+
+
+def test_dry_run_prints_both_scripts_and_writes_nothing(
+    tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "labels"
+    assert main(["cluster", "--jobs", "16", "--dry-run", *words(tiny_shards, out)]) == 0
+    said = capsys.readouterr().out
+    assert "#SBATCH --array=0-15%16" in said
+    assert "--part 0/16" in said
+    assert "#SBATCH --dependency=afterany:TASKS" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_refuses_its_mistakes_before_anything_is_queued(
+    tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = [*words(tiny_shards, tmp_path / "labels"), "--split", "tset"]
+    assert main(["cluster", "--jobs", "2", "--cluster", "local", *wrong]) == 2
+    assert "--split: no split 'tset'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
