@@ -23,7 +23,8 @@ FORBIDDEN = {
     "engine": ("report", "data", "config", "commands", "metrics"),
     "trainer": ("commands", "launching", "evaluator"),
     "evaluator": ("commands", "launching", "trainer"),
-    "launching": ("commands", "evaluator"),
+    "clustering": ("commands", "launching", "trainer"),
+    "launching": ("commands", "evaluator", "clustering"),
     "ranks.py": ("methods", "engine", "report", "data", "config", "commands", "metrics", "models", "regions"),
 }
 """Folder -> the parts of the package that it must not import; `config` is the configuration tree."""

@@ -196,7 +196,9 @@ def config_of(target: str, overrides: list[str]) -> Config:
         raw = read_yaml(folder / "config.yaml")
         return override(from_dict(raw, origin=target), overrides, prog=f"wsol evaluate {target}")
     if folder.is_dir():
-        raise UserError(f"{target}: no config.yaml in it: no run folder; recipes: {', '.join(recipe_names())}")
+        raise UserError(
+            f"{target}: no config.yaml in it: no run folder; recipes: {', '.join(recipe_names())}"
+        )
     return load(target, overrides)
 
 

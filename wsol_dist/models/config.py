@@ -151,6 +151,8 @@ class TextConfig:
         if self.dim < 1:
             raise ValueError(f"text.dim: {self.dim} is not positive")
         if self.source == "file" and not (self.embeddings and self.names):
-            raise ValueError("text.source file: give `embeddings`, an .npy file, and `names`, its rows' names")
+            raise ValueError(
+                "text.source file: give `embeddings`, an .npy file, and `names`, its rows' names"
+            )
         if not self.templates or any(template.count("{}") != 1 for template in self.templates):
             raise ValueError(f"text.templates: {self.templates}; at least one, each with {{}} once")

@@ -1,0 +1,201 @@
+"""Cluster the pixels of images: wsol cluster --index SHARDS --out LABELS [--backend dic|faiss|slic] [knobs].
+
+Label maps become a derived column, tars beside the shards' own, which `refine.labels` of wsol evaluate and wsol score
+names. Killed and started again it goes on; where all is there it does nothing. Labels follow from the seed, whatever
+the number of processes. With --show ID it draws image, superpixels, clusters and the map before and after instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from wsol_dist.config import split_arguments
+from wsol_dist.data.index import Index
+from wsol_dist.data.parallel import num_cores
+from wsol_dist.errors import UserError, did_you_mean
+from wsol_dist.regions.cluster import BACKENDS, ClusterConfig, backend_class
+
+if TYPE_CHECKING:
+    from wsol_dist.clustering.labels import Labelling
+
+
+def main(argv: list[str]) -> int:
+    """Entry of `wsol cluster`."""
+    parser = _parser()
+    own, rest = split_arguments(parser, [word for word in argv if word not in ("-h", "--help")])
+    if not argv or len(argv) > len([word for word in argv if word not in ("-h", "--help")]):
+        parser.print_help()
+        print(f"\nThe knobs of --backend {own.backend} are flags too:\n")
+        tyro.cli(backend_class(own.backend).Config, args=["--help"], prog="wsol cluster ...")
+        return 0
+    if own.show:
+        return _show(own, rest)
+    task = plan(own, rest)
+    if own.dry_run:
+        return _say(task)
+    from wsol_dist.clustering.labels import label_shards
+    from wsol_dist.data.columns import ColumnWriter
+    from wsol_dist.launching.processes import spawn
+
+    if ColumnWriter(task.out, Index.load(task.index), task.about).finished:
+        # Starting ranks to find nothing to do would take half a minute.
+        print(f"{task.out}: complete, nothing to do")
+        return 0
+    num_shards = len([one for one in Index.load(task.index).shards if one.split in task.about.splits])
+    spawn(label_shards, own.procs or min(_default_procs(), num_shards), task)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="wsol cluster", description=__doc__, allow_abbrev=False, add_help=False
+    )
+    add = parser.add_argument
+    add("--index", help="folder of the shards")
+    add("--out", type=Path, help="folder of the label maps")
+    add("--backend", default="faiss", help=f"{', '.join(sorted(BACKENDS))}; default faiss")
+    add("--split", help="one or several, joined by commas; default all")
+    add("--procs", type=int, help="processes on this machine; default one for each GPU, or else each core")
+    add("--workers", type=int, default=1, help="reading processes for each of them; default 1")
+    add("--part", default="0/1", help="I/N: every N-th shard from the I-th on, for a job array")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="check what was given, say what would be done, and write nothing",
+    )
+    add("--show", nargs="+", metavar="ID", help="draw these images instead of making label maps")
+    add("--run", help="--show: run folder or recipe whose maps are shown")
+    add("--init", type=Path, help="--show: weights of --run")
+    add("--alpha", type=float, default=0.5, help="--show: refine.alpha; default 0.5")
+    add(
+        "--threshold",
+        type=float,
+        help="--show: of the boxes, in [0, 1); default the recipe's evaluate.threshold",
+    )
+    add("--labels", type=Path, help="--show: label maps that are there, instead of clustering anew")
+    return parser
+
+
+def plan(own: argparse.Namespace, rest: list[str]) -> Labelling:
+    """Check what was given.
+
+    Raises:
+        UserError: what does not exist or does not fit, and how to mend it.
+    """
+    if not own.index or not own.out:
+        raise UserError("--index and --out are needed: wsol cluster --index SHARDS --out LABELS")
+    config = knobs(own.backend, rest)
+    for name, least in (("procs", 1), ("workers", 0)):
+        if getattr(own, name) is not None and getattr(own, name) < least:
+            raise UserError(f"--{name}: given {getattr(own, name)}, at least {least} is needed")
+    index = Index.load(own.index)
+    splits = tuple(own.split.split(",")) if own.split else tuple(index.splits)
+    for split in splits:
+        if split not in index.splits:
+            raise UserError(
+                f"--split: no split {split!r} in {own.index}; {did_you_mean(split, list(index.splits))}"
+            )
+    if own.out.resolve() == Path(own.index).resolve():
+        raise UserError(f"--out: {own.out} holds the shards themselves; give a folder of its own")
+    from wsol_dist.clustering.labels import Labelling, label_column
+
+    command = shlex.join(["wsol", *sys.argv[1:]])
+    return Labelling(
+        index=own.index,
+        out=own.out,
+        about=label_column(index, splits, backend=own.backend, config=config, command=command),
+        backend=own.backend,
+        config=config,
+        workers=own.workers,
+        part=part_of(own.part),
+    )
+
+
+def knobs(backend: str, rest: list[str]) -> ClusterConfig:
+    """The backend's configuration from its flags.
+
+    Raises:
+        UserError: an unknown backend, or a value that cannot be.
+    """
+    config_class = backend_class(backend).Config
+    # tyro tells what __post_init__ refuses in a box; ours is one line.
+    unchecked = dataclasses.make_dataclass(
+        config_class.__name__,
+        [],
+        bases=(config_class,),
+        frozen=True,
+        kw_only=True,
+        namespace={"__post_init__": lambda self: None},
+    )
+    unchecked.__doc__ = config_class.__doc__
+    parsed: Any = tyro.cli(unchecked, args=rest, prog="wsol cluster")
+    try:
+        return config_class(**{one.name: getattr(parsed, one.name) for one in dataclasses.fields(parsed)})
+    except ValueError as error:
+        raise UserError(f"--backend {backend}: {error}") from error
+
+
+def part_of(text: str) -> tuple[int, int]:
+    """`I/N` with 0 <= I < N.
+
+    Raises:
+        UserError: anything else.
+    """
+    part, _, parts = text.partition("/")
+    if part.isdigit() and parts.isdigit() and int(part) < int(parts):
+        return int(part), int(parts)
+    raise UserError(f"--part: given {text!r}; write I/N with I from 0 to N - 1, e.g. 0/16")
+
+
+def _default_procs() -> int:
+    import torch
+
+    return torch.cuda.device_count() or num_cores()
+
+
+def _say(task: Labelling) -> int:
+    index = Index.load(task.index)
+    shards = [one for one in index.shards if one.split in task.about.splits]
+    images = sum(one.num_samples for one in shards)
+    print(f"would label {images} images in {len(shards)} shards by {task.backend}: {task.config}")
+    return 0
+
+
+def _show(own: argparse.Namespace, rest: list[str]) -> int:
+    """`--show`: pictures instead of label maps."""
+    from wsol_dist.clustering.show import Wanted, find, show
+    from wsol_dist.commands.evaluate import load_work
+
+    if not own.index:
+        raise UserError("--index is needed: wsol cluster --show ID --index SHARDS")
+    if not 0 <= own.alpha <= 1:
+        raise UserError(f"--alpha: given {own.alpha}, allowed is 0 to 1")
+    if own.threshold is not None and not 0 <= own.threshold < 1:
+        raise UserError(f"--threshold: given {own.threshold}, a number must be in [0, 1)")
+    index = Index.load(own.index)
+    splits = sorted({find(index, one)[0] for one in own.show})
+    work = load_work(own.run, index=own.index, splits=splits, init=own.init) if own.run else None
+    threshold = work.config.evaluate.threshold if work and own.threshold is None else own.threshold
+    wanted = Wanted(
+        index=index,
+        ids=own.show,
+        out=own.out or Path("clusters"),
+        backend=own.backend,
+        config=knobs(own.backend, rest),
+        labels=own.labels,
+        work=work,
+        alpha=own.alpha,
+        threshold=threshold or 0.0,
+    )
+    for path in show(wanted):
+        print(path)
+    if work:
+        print(f"boxes of topk_loc at threshold {threshold} (fixed); alpha {own.alpha}")
+    return 0

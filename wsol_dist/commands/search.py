@@ -1,0 +1,102 @@
+"""Search refine.alpha and cluster settings on the held-out split: wsol search RUN|RECIPE --index SHARDS --out FOLDER.
+
+Random trials (30 by default). The maps are made once, a trial clusters the images anew, or takes the label maps of
+--labels and searches alpha only; each is scored at its own best threshold of the held-out split (val.split), which
+is the only one that is read. Trials are kept in FOLDER: started again the search goes on. It ends with a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wsol_dist.config import recipe_names, split_arguments
+from wsol_dist.errors import UserError, did_you_mean
+from wsol_dist.regions.cluster import BACKENDS
+
+if TYPE_CHECKING:
+    from wsol_dist.clustering.search import Search
+
+
+def main(argv: list[str]) -> int:
+    """Entry of `wsol search` and `launch/search.py`."""
+    parser = _parser()
+    if not argv or argv[0] in ("-h", "--help"):
+        parser.print_help()
+        print("\nrecipes: " + ", ".join(recipe_names()))
+        return 0 if argv else 2
+    own, rest = split_arguments(parser, argv)
+    search = plan(own, rest)
+    if own.dry_run:
+        print(
+            f"would run {search.num_trials} trials on split {search.work.splits[0]!r} of {search.work.index}"
+        )
+        return 0
+    from wsol_dist.clustering.search import run
+
+    run(search)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="wsol search", description=__doc__, allow_abbrev=False, add_help=False
+    )
+    add = parser.add_argument
+    add("target", metavar="RUN|RECIPE", help="run folder, name of a recipe, or .yaml file")
+    add("--init", type=Path, help="weights: a file, or a run folder")
+    add("--index", required=True, help="folder of the shards")
+    add("--out", type=Path, required=True, help="folder that gets the trials")
+    add("--trials", type=int, default=30, help="default 30")
+    add("--seed", type=int, default=0, help="of the random trials; default 0")
+    add("--backends", default="faiss,slic", help=f"of {', '.join(sorted(BACKENDS))}; default faiss,slic")
+    add("--labels", type=Path, help="label maps of wsol cluster: only alpha is searched")
+    add("--images", type=int, help="only so many of the split's images, the first by a hash; default all")
+    add("--size-px", type=int, default=224, help="side of the label maps; default 224")
+    add("--workers", type=int, default=1, help="reading processes; default 1")
+    add("--part", default="0/1", help="I/N: every N-th trial from the I-th on, for a job array")
+    add("--dry-run", action="store_true", help="check what was given and write nothing")
+    return parser
+
+
+def plan(own: argparse.Namespace, rest: list[str]) -> Search:
+    """Check what was given.
+
+    Raises:
+        UserError: what does not exist or does not fit, and how to mend it.
+    """
+    from wsol_dist.clustering.search import Search
+    from wsol_dist.commands.cluster import part_of
+    from wsol_dist.commands.evaluate import held_out_split, load_work
+    from wsol_dist.data.index import Index
+    from wsol_dist.evaluator.refined import open_labels
+
+    for name, least in (("trials", 1), ("seed", 0), ("workers", 0), ("images", 1), ("size_px", 2)):
+        value = getattr(own, name)
+        if value is not None and value < least:
+            raise UserError(f"--{name.replace('_', '-')}: given {value}, at least {least} is needed")
+    backends = tuple(own.backends.split(","))
+    for name in backends:
+        if name not in BACKENDS:
+            raise UserError(f"--backends: unknown backend {name!r}; {did_you_mean(name, sorted(BACKENDS))}")
+    split = held_out_split(own.target, rest)
+    work = load_work(own.target, index=own.index, splits=(split,), init=own.init, overrides=rest)
+    if work.config.refine.labels is not None:
+        raise UserError(
+            "refine.labels: the search makes its own label maps; give --labels to search alpha only"
+        )
+    if own.labels:
+        open_labels(own.labels, Index.load(own.index), (split,))
+    return Search(
+        work=work,
+        out=own.out,
+        num_trials=own.trials,
+        seed=own.seed,
+        backends=backends,
+        labels=own.labels,
+        num_images=own.images,
+        size_px=own.size_px,
+        workers=own.workers,
+        part=part_of(own.part),
+    )

@@ -1,0 +1,116 @@
+"""Pixel clusters of images: one interface for all ways to make them, and their names.
+
+A backend labels a batch of square images: (B, S, S, 3) uint8 -> (B, S, S) uint8 labels from 0 without gaps. What it
+does with each image alone (`prepare`) runs in loader processes, beside the fitting of the batch before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from wsol_dist.errors import UserError, did_you_mean
+
+COLUMN_NAME = "clusters"
+"""Of the derived column that holds label maps."""
+MAX_LABELS = 256
+BACKENDS = {
+    "dic": "wsol_dist.regions.dic:DIC",
+    "faiss": "wsol_dist.regions.kmeans:KMeans",
+    "slic": "wsol_dist.regions.slic:SLIC",
+}
+"""Adding a backend: one file in `regions/` and one line here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    """What every backend's knobs share. A backend derives its own `Config` from it."""
+
+    size_px: int = 224
+    """Side of the label maps in pixels; the whole image is squashed to it."""
+    seed: int = 0
+    """Everything random of an image follows from this and its id."""
+    batch: int = 8
+    """Images at once; never of two shards, so that labels do not depend on the number of processes."""
+
+    def __post_init__(self) -> None:
+        for name in ("size_px", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be 0 or more, got {self.seed}")
+
+    def check_count(self, name: str, *, most: int) -> None:
+        """A number of clusters or segments is from 1 to `most`, and no more than there are pixels."""
+        number, pixels = getattr(self, name), self.size_px**2
+        if not 1 <= number <= most:
+            raise ValueError(f"{name} must be from 1 to {most}, got {number}")
+        if number > pixels:
+            raise ValueError(
+                f"{name}: {number} given, but an image of size_px {self.size_px} has {pixels} pixels; lower {name} "
+                "or raise size_px"
+            )
+
+
+class Backend:
+    """A way to cluster pixels. Built as `Class(config, device)`; picklable before its first `label`."""
+
+    Config: ClassVar[type[ClusterConfig]] = ClusterConfig
+
+    def __init__(self, config: Any, device: torch.device | None = None) -> None:
+        self.config = config
+        self.device = device or torch.device("cpu")
+
+    def prepare(self, image_HWC: np.ndarray) -> np.ndarray:
+        """What one image alone needs, in a loader process.
+
+        Args:
+            image_HWC: (S, S, 3) uint8 RGB.
+        """
+        return np.zeros(0, np.uint8)
+
+    def label(
+        self, image_BHWC: np.ndarray, prepared: Sequence[np.ndarray], *, seeds: Sequence[int]
+    ) -> np.ndarray:
+        """Label maps of a batch: (B, S, S) uint8, labels from 0 without gaps.
+
+        Args:
+            image_BHWC: (B, S, S, 3) uint8 RGB.
+            prepared: of each image, from `prepare`.
+            seeds: of each image, from `image_seed`.
+        """
+        raise NotImplementedError
+
+    def __call__(self, image_BHWC: np.ndarray, *, seeds: Sequence[int]) -> np.ndarray:
+        """Prepare and label a batch."""
+        return self.label(image_BHWC, [self.prepare(image_HWC) for image_HWC in image_BHWC], seeds=seeds)
+
+
+def backend_class(name: str) -> type[Backend]:
+    """The class of a backend by its name.
+
+    Raises:
+        UserError: no such backend.
+    """
+    if name not in BACKENDS:
+        raise UserError(f"--backend: unknown backend {name!r}; {did_you_mean(name, sorted(BACKENDS))}")
+    module, _, cls = BACKENDS[name].partition(":")
+    return getattr(importlib.import_module(module), cls)
+
+
+def image_seed(seed: int, image_id: str) -> int:
+    """A seed that depends on nothing but the run's and the image's id: 0 .. 2^31 - 1."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{image_id}".encode()).digest()[:4], "big") >> 1
+
+
+def without_gaps(label_HW: np.ndarray) -> np.ndarray:
+    """Labels renumbered 0, 1, 2, ... in ascending order, as uint8."""
+    found, label_n = np.unique(label_HW, return_inverse=True)
+    assert len(found) <= MAX_LABELS, len(found)
+    return label_n.reshape(label_HW.shape).astype(np.uint8)

@@ -1,0 +1,181 @@
+"""k-means over the features of each image's own pixels: colour, position, and a localizer's patch embeddings.
+
+faiss finds the nearest centres. One index serves all images. On a GPU (faiss's GPU build) many images go through it in
+one call: their features get one more coordinate, the image's place in the block, so far from the others' that a
+pixel's nearest centre is always one of its own image. On a CPU that only adds distances to compute (measured: 3 times
+the time at 8 images), so there a block is one image.
+
+The centres are fitted on a sub-sample of the pixels. faiss's own Clustering is not used, since it refills an empty
+cluster from any image of the block, and an image's labels would depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import faiss
+import numpy as np
+import torch
+from skimage.color import rgb2lab
+
+from wsol_dist.regions.cluster import MAX_LABELS, Backend, ClusterConfig, without_gaps
+
+CPU_BLOCK = 1
+"""Images searched at once on a CPU; a GPU takes a whole batch."""
+LAB_RANGE = 100.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class KMeansConfig(ClusterConfig):
+    """Clusters of colour and position."""
+
+    clusters: int = 16
+    """Clusters of an image, at most."""
+    color: float = 1.0
+    """Weight of the colour: CIE Lab over 100."""
+    position: float = 0.5
+    """Weight of x and y, both from 0 to 1."""
+    embedding: float = 1.0
+    """Weight of the patch embeddings, where some are given; each pixel's then has length 1."""
+    embedding_dims: int = 16
+    """Dimensions that patch embeddings are brought to by a random projection, the same for all images."""
+    iterations: int = 20
+    """Of Lloyd's algorithm."""
+    samples_per_cluster: int = 128
+    """Pixels that the centres are fitted on; all pixels get a label."""
+    batch: int = 32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_count("clusters", most=MAX_LABELS)
+        if min(self.color, self.position, self.embedding) < 0:
+            raise ValueError("color, position and embedding must be 0 or more")
+        if max(self.color, self.position, self.embedding) == 0:
+            raise ValueError("one of color, position and embedding must be above 0")
+        for name in ("embedding_dims", "iterations", "samples_per_cluster"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+class KMeans(Backend):
+    """Colours are converted in the loader processes; the rest is a few calls of faiss a batch."""
+
+    Config = KMeansConfig
+    _index: Any | None = None
+
+    def prepare(self, image_HWC: np.ndarray) -> np.ndarray:
+        return rgb2lab(image_HWC).astype(np.float32)
+
+    def label(
+        self,
+        image_BHWC: np.ndarray,
+        prepared: Sequence[np.ndarray],
+        *,
+        seeds: Sequence[int],
+        embedding_BDhw: torch.Tensor | None = None,
+    ) -> np.ndarray:
+        """As `Backend.label`.
+
+        Args:
+            embedding_BDhw: patch embeddings of the images on a grid that spans them; enlarged bilinearly.
+        """
+        H, W = image_BHWC.shape[1:3]
+        feature_Bnd = self.features(np.stack(prepared), embedding_BDhw)
+        label_Bn = self.cluster(feature_Bnd, seeds)
+        return np.stack([without_gaps(label_n.reshape(H, W)) for label_n in label_Bn])
+
+    def features(self, lab_BHWC: np.ndarray, embedding_BDhw: torch.Tensor | None = None) -> np.ndarray:
+        """(B, H W, d) float32: weighted colour, x, y, embeddings."""
+        B, H, W = lab_BHWC.shape[:3]
+        y_HW, x_HW = np.meshgrid(np.linspace(0, 1, H), np.linspace(0, 1, W), indexing="ij")
+        place_BHW2 = np.broadcast_to(np.stack([x_HW, y_HW], axis=2), (B, H, W, 2))
+        parts = [lab_BHWC * (self.config.color / LAB_RANGE), place_BHW2 * self.config.position]
+        if embedding_BDhw is not None:
+            parts.append(self._embeddings(embedding_BDhw, H, W))
+        return np.concatenate(parts, axis=3, dtype=np.float32).reshape(B, H * W, -1)
+
+    def _embeddings(self, embedding_BDhw: torch.Tensor, height: int, width: int) -> np.ndarray:
+        """(B, H, W, d) of length `config.embedding`. Projected before they are enlarged: both are linear."""
+        generator = torch.Generator().manual_seed(self.config.seed)
+        wide = embedding_BDhw.shape[1]
+        project_dD = torch.randn(self.config.embedding_dims, wide, generator=generator) / wide**0.5
+        small_Bdhw = torch.einsum("dD,BDhw->Bdhw", project_dD, embedding_BDhw.float().cpu())
+        large_BdHW = torch.nn.functional.interpolate(small_Bdhw, (height, width), mode="bilinear")
+        unit_BdHW = torch.nn.functional.normalize(large_BdHW, dim=1)
+        return unit_BdHW.permute(0, 2, 3, 1).numpy() * self.config.embedding
+
+    def cluster(self, feature_Bnd: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
+        """k-means of each image by itself: (B, n) int64 labels in 0 .. clusters - 1."""
+        step = CPU_BLOCK if self._gpu is None else len(feature_Bnd)
+        return np.concatenate(
+            [
+                self._cluster_block(feature_Bnd[at : at + step], seeds[at : at + step])
+                for at in range(0, len(feature_Bnd), step)
+            ]
+        )
+
+    def _cluster_block(self, feature_Bnd: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
+        num_clusters, (B, n, d) = self.config.clusters, feature_Bnd.shape
+        # The block's centre is 0: float32 then loses the least where faiss expands squares.
+        span = 2 * d * float(feature_Bnd.max() - feature_Bnd.min()) + 1
+        place_B1 = ((np.arange(B) - (B - 1) / 2) * span).astype(np.float32)[:, None]
+        chosen = [self._sample(n, seed) for seed in seeds]
+        sample_Bmd = np.stack([feature_nd[at] for feature_nd, at in zip(feature_Bnd, chosen, strict=True)])
+        sample_Nd = _with_place(sample_Bmd, place_B1)
+        centre_Kd = _with_place(sample_Bmd[:, :num_clusters], place_B1)
+        for _ in range(self.config.iterations):
+            label_N = self._nearest(centre_Kd, sample_Nd)
+            moved_Kd = _means(sample_Nd, label_N, centre_Kd)
+            if np.array_equal(moved_Kd, centre_Kd):
+                break
+            centre_Kd = moved_Kd
+        label_Bn = self._nearest(centre_Kd, _with_place(feature_Bnd, place_B1)).reshape(B, n)
+        return label_Bn - np.arange(B)[:, None] * num_clusters
+
+    def _sample(self, num_pixels: int, seed: int) -> np.ndarray:
+        """Pixels to fit on, in random order, so that the first ones can be the first centres."""
+        number = min(num_pixels, self.config.clusters * self.config.samples_per_cluster)
+        return np.random.default_rng(seed).choice(num_pixels, number, replace=False)
+
+    def _nearest(self, centre_Kd: np.ndarray, point_Nd: np.ndarray) -> np.ndarray:
+        """The nearest centre of each point: (N,) int64."""
+        if self._index is None or self._index.d != centre_Kd.shape[1]:
+            self._index = self._new_index(centre_Kd.shape[1])
+        self._index.reset()
+        self._index.add(centre_Kd)
+        return self._index.search(point_Nd, 1)[1][:, 0]
+
+    def _new_index(self, dims: int) -> Any:
+        if self._gpu is None:
+            return faiss.IndexFlatL2(dims)
+        return faiss.GpuIndexFlatL2(self._gpu, dims)
+
+    @cached_property
+    def _gpu(self) -> Any | None:
+        """faiss's memory on the GPU; None without one, or with the CPU build."""
+        has_one = self.device.type == "cuda" and faiss.get_num_gpus() > 0
+        return faiss.StandardGpuResources() if has_one else None
+
+
+def _with_place(feature_Bnd: np.ndarray, place_B1: np.ndarray) -> np.ndarray:
+    """(B n, d + 1): every row with its image's place."""
+    B, n, d = feature_Bnd.shape
+    placed_Bnd = np.empty((B, n, d + 1), np.float32)
+    placed_Bnd[..., :d] = feature_Bnd
+    placed_Bnd[..., d] = place_B1
+    return placed_Bnd.reshape(B * n, d + 1)
+
+
+def _means(point_Nd: np.ndarray, label_N: np.ndarray, centre_Kd: np.ndarray) -> np.ndarray:
+    """The mean of each centre's points; a centre without any stays where it is."""
+    K, d = centre_Kd.shape
+    count_K1 = np.bincount(label_N, minlength=K)[:, None]
+    at_Nd = label_N[:, None] * d + np.arange(d)
+    total_Kd = np.bincount(at_Nd.ravel(), weights=point_Nd.ravel(), minlength=K * d).reshape(K, d)
+    mean_Kd = np.where(count_K1 > 0, total_Kd / np.maximum(count_K1, 1), centre_Kd).astype(np.float32)
+    # The place is exact: no mean of many equal numbers moves it.
+    mean_Kd[:, -1] = centre_Kd[:, -1]
+    return mean_Kd
