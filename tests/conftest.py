@@ -10,9 +10,18 @@ from pathlib import Path
 import pytest
 
 from tests.pool import RankPool
+from wsol_dist import ranks
 from wsol_dist.cli import main
 
 REAL_DATA_TESTS: list[str] = []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_process_group() -> Iterator[None]:
+    """Keep the first process group of this process: DeepSpeed holds on to it, and takes no other in its place."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranks, "stop_group", lambda: None)
+        yield
 
 
 @pytest.fixture

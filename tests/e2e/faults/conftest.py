@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.faults.fault import GOOD, fill
-from wsol_dist import ranks
 
 RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -22,13 +21,3 @@ def prepared(tmp_path: Path, own_shards: Path, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.delenv(name)
     (tmp_path / "recipe.yaml").write_text(fill(GOOD, tmp_path))
     return tmp_path
-
-
-@pytest.fixture
-def trains_here(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """`prepared`, for trainings in this process: starting DeepSpeed in one of its own takes 15 s each time.
-
-    The process group stays: DeepSpeed keeps it, and cannot be given another in the same process.
-    """
-    monkeypatch.setattr(ranks, "stop_group", lambda: None)
-    return prepared

@@ -198,38 +198,38 @@ def evaluate(tmp: Path, *arguments: str) -> int:
 
 @pytest.mark.slow
 def test_training_names_and_replaces_a_broken_image(
-    trains_here: Path, capsys: pytest.CaptureFixture[str]
+    prepared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    broken = break_image(trains_here / "shards", "train")
-    assert train(trains_here, "--track.wandb", "offline") == 0
+    broken = break_image(prepared / "shards", "train")
+    assert train(prepared, "--track.wandb", "offline") == 0
     heard = capsys.readouterr().out
-    assert said("an image that does not decode, trained on", trains_here, heard, id=broken), heard
-    rows = [json.loads(line) for line in (trains_here / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert said("an image that does not decode, trained on", prepared, heard, id=broken), heard
+    rows = [json.loads(line) for line in (prepared / "run" / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["data/broken_images"] == 1
-    (log,) = (trains_here / "run" / "wandb").glob("offline-run-*/run-*.wandb")
+    (log,) = (prepared / "run" / "wandb").glob("offline-run-*/run-*.wandb")
     assert f"the next one stands in for each: {broken}".encode() in log.read_bytes()
 
 
 @pytest.mark.slow
-def test_training_ends_with_the_list(trains_here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    broken = [break_image(trains_here / "shards", "train", row=row) for row in (2, 40, 80)]
-    assert train(trains_here) == 2
+def test_training_ends_with_the_list(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = [break_image(prepared / "shards", "train", row=row) for row in (2, 40, 80)]
+    assert train(prepared) == 2
     row, heard = fault("too many that do not decode, trained on"), lines(capsys.readouterr().err)[-1]
-    assert row.pattern(trains_here, ids="...").fullmatch(heard), heard
+    assert row.pattern(prepared, ids="...").fullmatch(heard), heard
     assert all(one in heard for one in broken)
-    assert train(trains_here, "--data.max-bad", "0.04") == 0
+    assert train(prepared, "--data.max-bad", "0.04") == 0
 
 
 @pytest.mark.slow
 def test_a_mistake_in_a_loader_process_is_one_line(
-    trains_here: Path, capsys: pytest.CaptureFixture[str]
+    prepared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for row in range(96):
-        break_image(trains_here / "shards", "train", row=row)
-    assert train(trains_here) == 2
+        break_image(prepared / "shards", "train", row=row)
+    assert train(prepared) == 2
     heard = capsys.readouterr().err
     assert heard.count("error: ") == 1
-    assert fault("no image of a split decodes").pattern(trains_here).fullmatch(lines(heard)[-1]), heard
+    assert fault("no image of a split decodes").pattern(prepared).fullmatch(lines(heard)[-1]), heard
 
 
 def test_evaluation_counts_a_broken_image_as_missed(

@@ -48,10 +48,8 @@ def test_a_second_training_is_refused_until_the_first_is_killed(prepared: Path) 
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_its_own_shards_only(
-    trains_here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    recipe, run, shards = trains_here / "recipe.yaml", trains_here / "run", trains_here / "shards"
+def test_a_run_goes_on_with_its_own_shards_only(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe, run, shards = prepared / "recipe.yaml", prepared / "run", prepared / "shards"
     words = ["train", str(recipe), "--out", str(run)]
     assert main(words) == 0
     before = sorted(path.name for path in (run / "checkpoints").rglob("*"))
@@ -61,7 +59,7 @@ def test_a_run_goes_on_with_its_own_shards_only(
     capsys.readouterr()
     assert main(words) == 2
     said = message(capsys.readouterr().err)
-    assert fault("continue on other shards").pattern(trains_here).fullmatch(said), said
+    assert fault("continue on other shards").pattern(prepared).fullmatch(said), said
     assert sorted(path.name for path in (run / "checkpoints").rglob("*")) == before
 
 
