@@ -24,6 +24,15 @@ def one_process_group() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """Take back what a test's process group says in the environment: commands run later would believe it."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture
 def real_data(request: pytest.FixtureRequest) -> Path:
     """The folder of real data that WSOL_DATA names; the test is skipped without it."""

@@ -21,6 +21,7 @@ from wsol_dist.data.config import DataConfig
 from wsol_dist.engine.config import TrainConfig
 from wsol_dist.errors import UserError, did_you_mean
 from wsol_dist.metrics.config import EvaluateConfig, RefineConfig, ValConfig
+from wsol_dist.options import split_arguments
 from wsol_dist.registry import method_class
 from wsol_dist.report.config import TrackConfig
 
@@ -109,21 +110,6 @@ def parse_with_recipe(parser: argparse.ArgumentParser, argv: list[str]) -> tuple
         raise SystemExit(0 if argv else 2)
     own, overrides = split_arguments(parser, argv)
     return own, load(own.recipe, overrides)
-
-
-def split_arguments(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """A command's own arguments, and the overrides: every flag that the command does not know, with what follows it.
-
-    `parse_known_args` alone would take the value of an override for a positional argument.
-    """
-    own: list[str] = []
-    overrides: list[str] = []
-    current = own
-    for word in argv:
-        if word.startswith("--") or word == "-h":
-            current = own if word.split("=")[0] in parser._option_string_actions else overrides
-        current.append(word)
-    return parser.parse_args(own), overrides
 
 
 def override(config: Config, arguments: list[str], *, prog: str) -> Config:

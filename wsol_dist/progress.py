@@ -45,7 +45,12 @@ class _Lines:
         self.start = self.last = time.monotonic()
 
     def __call__(self, count: int) -> None:
-        self.done += count
+        before, self.done = (
+            self.done,
+            min(self.total, self.done + count),
+        )  # of several ranks it is an estimate
+        if before == self.total:
+            return
         now = time.monotonic()
         if now - self.last < SECONDS_BETWEEN_LINES and self.done < self.total:
             return

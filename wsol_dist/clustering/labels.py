@@ -8,8 +8,6 @@ several cores are used by several ranks.
 from __future__ import annotations
 
 import multiprocessing
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader, Dataset
 
 from wsol_dist.data.arrays import encode
@@ -27,11 +24,9 @@ from wsol_dist.data.decode import DecodeError, decode_rgb
 from wsol_dist.data.index import Index
 from wsol_dist.data.stream import PREFETCH, ShardReader
 from wsol_dist.data.transforms import squash
+from wsol_dist.progress import progress
 from wsol_dist.ranks import Ranks
 from wsol_dist.regions.cluster import COLUMN_NAME, Backend, ClusterConfig, backend_class, image_seed
-from wsol_dist.report.console import Eta, duration_text
-
-LINE_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,31 +230,9 @@ def _one_thread(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _watching(total: int, ranks: Ranks) -> Iterator[Callable[[int], None]]:
-    """A bar with the time left on a terminal, lines elsewhere; called with images as they are done.
-
-    The first rank shows its own pace times the number of ranks.
-    """
+    """Called with images as they are done; the first rank shows its own pace times the number of ranks."""
     if not ranks.is_main or total == 0:
         yield lambda count: None
-    elif sys.stdout.isatty():
-        columns = ("images", BarColumn(), MofNCompleteColumn(), TextColumn("ETA"), TimeRemainingColumn())
-        with Progress(*columns) as bar:
-            row = bar.add_task("", total=total)
-            yield lambda count: bar.update(row, advance=count * ranks.world)
-    else:
-        yield _lines(total, ranks.world)
-
-
-def _lines(total: int, world: int) -> Callable[[int], None]:
-    eta, done, last = Eta(total), 0, time.monotonic()
-    eta.update(0)
-
-    def watch(count: int) -> None:
-        nonlocal done, last
-        done = min(total, done + count * world)
-        left = eta.update(done)
-        if time.monotonic() - last >= LINE_EVERY_S:
-            last = time.monotonic()
-            print(f"{done}/{total} images, ETA {'?' if left is None else duration_text(left)}", flush=True)
-
-    return watch
+        return
+    with progress("label maps", total) as told:
+        yield lambda count: told(count * ranks.world)

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from wsol_dist.config import split_arguments
 from wsol_dist.data.index import Index
 from wsol_dist.data.parallel import num_cores
-from wsol_dist.errors import UserError, did_you_mean
+from wsol_dist.errors import UserError
+from wsol_dist.options import add_column_options, check_column_options, split_arguments
 from wsol_dist.regions.cluster import BACKENDS, ClusterConfig, backend_class
 
 if TYPE_CHECKING:
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 def main(argv: list[str]) -> int:
     """Entry of `wsol cluster`."""
     parser = _parser()
-    own, rest = split_arguments(parser, [word for word in argv if word not in ("-h", "--help")])
-    if not argv or len(argv) > len([word for word in argv if word not in ("-h", "--help")]):
+    words = [word for word in argv if word not in ("-h", "--help")]
+    own, rest = split_arguments(parser, words)
+    if not words or words != argv:
         parser.print_help()
         print(f"\nThe knobs of --backend {own.backend} are flags too:\n")
         tyro.cli(backend_class(own.backend).Config, args=["--help"], prog="wsol cluster ...")
@@ -44,11 +45,12 @@ def main(argv: list[str]) -> int:
     from wsol_dist.data.columns import ColumnWriter
     from wsol_dist.launching.processes import spawn
 
-    if ColumnWriter(task.out, Index.load(task.index), task.about).finished:
+    index = Index.load(task.index)
+    if ColumnWriter(task.out, index, task.about).finished:
         # Starting ranks to find nothing to do would take half a minute.
         print(f"{task.out}: complete, nothing to do")
         return 0
-    num_shards = len([one for one in Index.load(task.index).shards if one.split in task.about.splits])
+    num_shards = sum(one.split in task.about.splits for one in index.shards)
     spawn(label_shards, own.procs or min(_default_procs(), num_shards), task)
     return 0
 
@@ -58,12 +60,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="wsol cluster", description=__doc__, allow_abbrev=False, add_help=False
     )
     add = parser.add_argument
-    add("--index", help="folder of the shards")
-    add("--out", type=Path, help="folder of the label maps")
+    add_column_options(
+        parser, what="label maps", procs=None, procs_help="one for each GPU, or else each core"
+    )
     add("--backend", default="faiss", help=f"{', '.join(sorted(BACKENDS))}; default faiss")
-    add("--split", help="one or several, joined by commas; default all")
-    add("--procs", type=int, help="processes on this machine; default one for each GPU, or else each core")
-    add("--workers", type=int, default=1, help="reading processes for each of them; default 1")
     add("--part", default="0/1", help="I/N: every N-th shard from the I-th on, for a job array")
     add(
         "--dry-run",
@@ -89,21 +89,8 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Labelling:
     Raises:
         UserError: what does not exist or does not fit, and how to mend it.
     """
-    if not own.index or not own.out:
-        raise UserError("--index and --out are needed: wsol cluster --index SHARDS --out LABELS")
+    index, splits = check_column_options(own, usage="wsol cluster --index SHARDS --out LABELS")
     config = knobs(own.backend, rest)
-    for name, least in (("procs", 1), ("workers", 0)):
-        if getattr(own, name) is not None and getattr(own, name) < least:
-            raise UserError(f"--{name}: given {getattr(own, name)}, at least {least} is needed")
-    index = Index.load(own.index)
-    splits = tuple(own.split.split(",")) if own.split else tuple(index.splits)
-    for split in splits:
-        if split not in index.splits:
-            raise UserError(
-                f"--split: no split {split!r} in {own.index}; {did_you_mean(split, list(index.splits))}"
-            )
-    if own.out.resolve() == Path(own.index).resolve():
-        raise UserError(f"--out: {own.out} holds the shards themselves; give a folder of its own")
     from wsol_dist.clustering.labels import Labelling, label_column
 
     command = shlex.join(["wsol", *sys.argv[1:]])

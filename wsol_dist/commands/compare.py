@@ -20,6 +20,7 @@ from wsol_dist.data.decode import DecodeError, decode_rgb
 from wsol_dist.data.index import Index
 from wsol_dist.errors import UserError
 from wsol_dist.metrics.bootstrap import NUM_RESAMPLES
+from wsol_dist.options import check_least
 from wsol_dist.report.compare_page import Changes, write_compare_page
 from wsol_dist.report.compare_text import caption, print_changes, print_comparison
 from wsol_dist.report.comparison import Group, Scored, flips, most_changed, read_groups, table
@@ -110,9 +111,7 @@ def _check(own: argparse.Namespace, groups: list[list[str]]) -> None:
         raise UserError("-- with no run before or behind it; groups of seeds: wsol compare A1 A2 -- B1 B2")
     if own.seeds and len(groups) > 1:
         raise UserError("--seeds: means one group, -- parts several; give one of them")
-    for name, least in (("changed", 0), ("resamples", MIN_RESAMPLES), ("seed", 0)):
-        if getattr(own, name) < least:
-            raise UserError(f"--{name}: given {getattr(own, name)}, at least {least} is needed")
+    check_least(own, {"changed": 0, "resamples": MIN_RESAMPLES, "seed": 0})
     if own.out is not None and own.out.is_dir():
         raise UserError(
             f"--out {str(own.out)!r}: is a folder; give a file such as {own.out / 'compare.html'}"

@@ -11,14 +11,12 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tyro
 
-from wsol_dist.config import split_arguments
-from wsol_dist.data.index import Index
-from wsol_dist.errors import UserError, did_you_mean
+from wsol_dist.errors import UserError
+from wsol_dist.options import add_column_options, check_column_options, split_arguments
 
 if TYPE_CHECKING:
     from wsol_dist.embedding import Embedding
@@ -47,12 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="wsol embed", description=__doc__, allow_abbrev=False, add_help=False
     )
-    add = parser.add_argument
-    add("--index", help="folder of the shards")
-    add("--out", type=Path, help="folder of the embeddings")
-    add("--split", help="one or several, joined by commas; default all")
-    add("--procs", type=int, default=1, help="processes on this machine; default 1")
-    add("--workers", type=int, default=1, help="reading processes for each of them; default 1")
+    add_column_options(parser, what="embeddings", procs=1, procs_help="1")
     return parser
 
 
@@ -62,20 +55,7 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Embedding:
     Raises:
         UserError: what does not exist or does not fit, and how to mend it.
     """
-    if not own.index or not own.out:
-        raise UserError("--index and --out are needed: wsol embed --index SHARDS --out EMBEDDINGS")
-    for name, least in (("procs", 1), ("workers", 0)):
-        if getattr(own, name) < least:
-            raise UserError(f"--{name}: given {getattr(own, name)}, at least {least} is needed")
-    index = Index.load(own.index)
-    splits = tuple(own.split.split(",")) if own.split else tuple(index.splits)
-    for split in splits:
-        if split not in index.splits:
-            raise UserError(
-                f"--split: no split {split!r} in {own.index}; {did_you_mean(split, list(index.splits))}"
-            )
-    if own.out.resolve() == Path(own.index).resolve():
-        raise UserError(f"--out: {own.out} holds the shards themselves; give a folder of its own")
+    _, splits = check_column_options(own, usage="wsol embed --index SHARDS --out EMBEDDINGS")
     from wsol_dist.embedding import EmbedConfig, Embedding
 
     try:

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsol_dist.config import Config, from_dict, load, override, read_yaml, recipe_names, split_arguments
+from wsol_dist.config import Config, from_dict, load, override, read_yaml, recipe_names
 from wsol_dist.data.index import Index
-from wsol_dist.errors import UserError, did_you_mean
+from wsol_dist.errors import UserError
+from wsol_dist.options import check_least, split_arguments
 
 if TYPE_CHECKING:
     from wsol_dist.evaluator.work import Work
@@ -33,12 +34,12 @@ def main(argv: list[str]) -> int:
         print("\nBehind RUN or RECIPE, --help lists its knobs; recipes: " + ", ".join(recipe_names()))
         return 0 if argv else 2
     own, rest = split_arguments(parser, argv)
-    if own.procs < 1:
-        raise UserError(f"--procs: given {own.procs}, at least 1 is needed")
+    check_least(own, {"procs": 1})
     if own.follow:
         return follow_run(own, rest)
     work = plan(own, rest)
-    from wsol_dist.evaluator.scoring import check_thresholds, run
+    from wsol_dist.evaluator.choose_threshold import check_thresholds
+    from wsol_dist.evaluator.scoring import run
     from wsol_dist.launching.processes import spawn
 
     check_thresholds(work)
@@ -55,14 +56,13 @@ def follow_run(own: argparse.Namespace, rest: list[str]) -> int:
         time.sleep(2)
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder}: --follow: no run folder, not even after {WAIT_FOR_RUN_S / 60:g} minutes")
+    from wsol_dist.evaluator.choose_threshold import check_thresholds
     from wsol_dist.evaluator.follow import Following, follow
     from wsol_dist.evaluator.identity import identify
-    from wsol_dist.evaluator.scoring import check_thresholds
     from wsol_dist.evaluator.work import Work
     from wsol_dist.launching.processes import spawn
 
-    raw = read_yaml(folder / "config.yaml")
-    config = override(from_dict(raw, origin=str(folder)), rest, prog=f"wsol evaluate {folder}")
+    config = config_of(own.target, rest)
     index, val = own.index or config.data.index, config.val.split
     final = tuple(name for name in (own.final_split or "").split(",") if name)
     check(config, index, splits=(val, *final), weights=None)
@@ -255,11 +255,7 @@ def check(config: Config, index_dir: str, *, splits: tuple[str, ...], weights: P
     if not index_dir:
         raise UserError("--index: no shards given and none in the recipe; add --index FOLDER")
     index = Index.load(index_dir)
-    for split in splits or ("",):
-        if split not in index.splits:
-            raise UserError(
-                f"--split: no split {split!r} in {index_dir}; {did_you_mean(split, list(index.splits))}"
-            )
+    index.check_splits(splits or ("",))
     from wsol_dist.evaluator.refined import check_refine
 
     check_refine(config.refine, index, splits)

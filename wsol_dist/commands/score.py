@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from wsol_dist.config import Config, split_arguments
+from wsol_dist.config import Config
 from wsol_dist.data.index import Index
-from wsol_dist.errors import UserError, did_you_mean
+from wsol_dist.errors import UserError
 from wsol_dist.metrics.config import EvaluateConfig, RefineConfig, ValConfig
+from wsol_dist.options import check_least, split_arguments
 from wsol_dist.report.config import TrackConfig
 
 if TYPE_CHECKING:
@@ -44,8 +45,7 @@ def main(argv: list[str]) -> int:
         print("\nThe knobs of a recipe's sections evaluate and val are flags too: --evaluate.size-px 64")
         return 0 if argv else 2
     own, rest = split_arguments(parser, argv)
-    if own.procs < 1:
-        raise UserError(f"--procs: given {own.procs}, at least 1 is needed")
+    check_least(own, {"procs": 1})
     task = plan(own, rest)
     from wsol_dist.evaluator.choose_threshold import check_thresholds
     from wsol_dist.evaluator.given_maps import check_given, run_given
@@ -102,11 +102,7 @@ def plan(own: argparse.Namespace, rest: list[str]) -> GivenWork:
     if own.split in given:
         raise UserError(f"--val-maps: {val!r} is what --maps are of; give --maps alone")
     given[own.split] = Given(maps=own.maps, predictions=own.predictions)
-    for split in given:
-        if split not in index.splits:
-            raise UserError(
-                f"--split: no split {split!r} in {own.index}; {did_you_mean(split, list(index.splits))}"
-            )
+    index.check_splits(given)
     if knobs.evaluate.select == "top1_loc" and not all(one.predictions for one in given.values()):
         raise UserError(
             "evaluate.select: top1_loc needs predicted classes; give --predictions and --val-predictions"

@@ -11,8 +11,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsol_dist.config import recipe_names, split_arguments
+from wsol_dist.config import recipe_names
 from wsol_dist.errors import UserError, did_you_mean
+from wsol_dist.options import check_least, split_arguments
 from wsol_dist.regions.cluster import BACKENDS
 
 if TYPE_CHECKING:
@@ -72,10 +73,7 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Search:
     from wsol_dist.data.index import Index
     from wsol_dist.evaluator.refined import open_labels
 
-    for name, least in (("trials", 1), ("seed", 0), ("workers", 0), ("images", 1), ("size_px", 2)):
-        value = getattr(own, name)
-        if value is not None and value < least:
-            raise UserError(f"--{name.replace('_', '-')}: given {value}, at least {least} is needed")
+    check_least(own, {"trials": 1, "seed": 0, "workers": 0, "images": 1, "size_px": 2})
     backends = tuple(own.backends.split(","))
     for name in backends:
         if name not in BACKENDS:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -216,6 +216,17 @@ class Index(IndexFile):
     def _wanted(self, shard: int) -> Wanted:
         one = self.shards[shard]
         return Wanted(file=one.file, sha256=one.sha256, bytes=one.bytes)
+
+    def check_splits(self, splits: Iterable[str], *, option: str = "--split") -> None:
+        """Refuse names of splits that there are not.
+
+        Raises:
+            UserError: the first of them, called what `option` says.
+        """
+        for split in splits:
+            if split not in self.splits:
+                allowed = did_you_mean(split, list(self.splits))
+                raise UserError(f"{option}: no split {split!r} in {self.place}; {allowed}")
 
     def table(self, split: str | None = None) -> pa.Table:
         """`samples.parquet`, of one split or whole.

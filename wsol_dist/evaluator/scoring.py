@@ -15,7 +15,7 @@ from wsol_dist.config import dump, to_dict
 from wsol_dist.data.broken import BrokenImages, name_some
 from wsol_dist.data.index import Index
 from wsol_dist.evaluator import record
-from wsol_dist.evaluator.choose_threshold import check_thresholds, threshold_for, transferable
+from wsol_dist.evaluator.choose_threshold import threshold_for, transferable
 from wsol_dist.evaluator.evaluate import SaveMaps, evaluate_checkpoint
 from wsol_dist.evaluator.evaluation import Evaluation
 from wsol_dist.evaluator.publish import publish
@@ -27,8 +27,6 @@ from wsol_dist.model import build_method
 from wsol_dist.models.weights import load_checked, read_state
 from wsol_dist.ranks import Ranks
 from wsol_dist.report.track import Track
-
-__all__ = ["Work", "check_thresholds", "open_log", "run", "score_splits"]
 
 PROGRESS_EVERY_S = 10.0
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import submitit
 
-from wsol_dist.config import split_arguments
 from wsol_dist.errors import UserError
 from wsol_dist.launching.job import WsolJob
 from wsol_dist.launching.local_job import wait_and_show
+from wsol_dist.options import split_arguments
 
 COMMANDS = ("cluster", "search")
 """Those that know --part and --dry-run."""

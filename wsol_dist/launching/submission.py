@@ -22,6 +22,7 @@ from wsol_dist.errors import UserError, did_you_mean
 from wsol_dist.launching import array
 from wsol_dist.launching.job import WsolJob
 from wsol_dist.launching.local_job import wait_and_show
+from wsol_dist.options import check_least
 from wsol_dist.trainer.preflight import check, check_network, prepare_folder
 from wsol_dist.trainer.stages import stages
 
@@ -75,11 +76,7 @@ def check_splits(given: str, index: Index) -> None:
 
 def check_counts(own: argparse.Namespace) -> None:
     """Refuse counts that cannot be."""
-    least = {"nodes": 1, "procs_per_node": 1, "gpus_per_node": 0, "cpus_per_proc": 1, "time": 1}
-    for name, smallest in least.items():
-        value = getattr(own, name)
-        if value is not None and value < smallest:
-            raise UserError(f"--{name.replace('_', '-')}: given {value}, at least {smallest} is needed")
+    check_least(own, {"nodes": 1, "procs_per_node": 1, "gpus_per_node": 0, "cpus_per_proc": 1, "time": 1})
 
 
 def arguments() -> argparse.ArgumentParser:

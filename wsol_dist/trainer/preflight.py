@@ -44,7 +44,7 @@ def check(config: Config, *, world: int, folder: Path) -> Index:
     Raises:
         UserError: what does not fit, and how to mend it.
     """
-    data, batch = config.data, config.train.global_batch
+    data = config.data
     if not data.index:
         raise UserError("data.index: no shards given; pack some (shards/pack.py) and add --data.index FOLDER")
     index = Index.load(data.index)
@@ -53,25 +53,34 @@ def check(config: Config, *, world: int, folder: Path) -> Index:
             f"data.num_classes: the recipe is for {data.num_classes} classes, the shards in {data.index} have "
             f"{len(index.classes)}; choose other shards or set --data.num-classes {len(index.classes)}"
         )
-    if data.train_split not in index.splits:
-        raise UserError(
-            f"data.train_split: no split {data.train_split!r} in {data.index}; "
-            f"{did_you_mean(data.train_split, list(index.splits))}"
-        )
-    if config.val.every_epochs and config.val.split not in index.splits:
-        raise UserError(
-            f"val.split: no split {config.val.split!r} in {data.index} to score in training (val.every_epochs); "
-            f"{did_you_mean(config.val.split, list(index.splits))}; hold one out of train when packing "
-            "(shards/pack.py ... --val-fraction 0.1), or set --val.every-epochs 0"
-        )
+    _check_splits(config, index)
     problem = config.method.recipe_problem(order=data.order, num_before=len(config.before))
     if problem is not None:
         raise UserError(problem)
     check_data(config, index)
-    unit = 1
-    if data.order == "class_pairs":
+    _check_batch(config, index, world=world)
+    if not complete_checkpoints(folder):
+        _check_files(config, index)
+    return index
+
+
+def _check_splits(config: Config, index: Index) -> None:
+    """Refuse splits to train on and to score in training that there are not."""
+    index.check_splits([config.data.train_split], option="data.train_split")
+    if config.val.every_epochs and config.val.split not in index.splits:
+        raise UserError(
+            f"val.split: no split {config.val.split!r} in {config.data.index} to score in training "
+            f"(val.every_epochs); {did_you_mean(config.val.split, list(index.splits))}; hold one out of train when "
+            "packing (shards/pack.py ... --val-fraction 0.1), or set --val.every-epochs 0"
+        )
+
+
+def _check_batch(config: Config, index: Index, *, world: int) -> None:
+    """Refuse a global batch that the ranks cannot share, or that the split cannot fill."""
+    split, batch, unit = config.data.train_split, config.train.global_batch, 1
+    if config.data.order == "class_pairs":
         unit = FOUR
-        check_pairs(index.rows(data.train_split).label, index.classes, split=data.train_split)
+        check_pairs(index.rows(split).label, index.classes, split=split)
     share = world * config.train.accumulation * unit
     if batch % share:
         fours = " x fours of data.order class_pairs" if unit == FOUR else ""
@@ -79,14 +88,11 @@ def check(config: Config, *, world: int, folder: Path) -> Index:
             f"train.global_batch: {batch} is no multiple of {share} ({world} ranks x accumulation "
             f"{config.train.accumulation}{fours}); try --train.global-batch {max(share, batch // share * share)}"
         )
-    num_samples = index.splits[data.train_split].num_samples
+    num_samples = index.splits[split].num_samples
     if num_samples < batch:
         raise UserError(
-            f"train.global_batch: {batch} images a step, but split {data.train_split!r} has only {num_samples}"
+            f"train.global_batch: {batch} images a step, but split {split!r} has only {num_samples}"
         )
-    if not complete_checkpoints(folder):
-        _check_files(config, index)
-    return index
 
 
 def check_data(config: Config, index: Index) -> None:

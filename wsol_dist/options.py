@@ -1,0 +1,74 @@
+"""What commands do alike with flags of their own: tell them from a recipe's, check them, share them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wsol_dist.errors import UserError
+
+if TYPE_CHECKING:
+    from wsol_dist.data.index import Index
+
+
+def split_arguments(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """A command's own arguments, and the overrides: every flag that the command does not know, with what follows it.
+
+    `parse_known_args` alone would take the value of an override for a positional argument.
+    """
+    own: list[str] = []
+    overrides: list[str] = []
+    current = own
+    for word in argv:
+        if word.startswith("--") or word == "-h":
+            current = own if word.split("=")[0] in parser._option_string_actions else overrides
+        current.append(word)
+    return parser.parse_args(own), overrides
+
+
+def check_least(own: argparse.Namespace, least: Mapping[str, int]) -> None:
+    """Refuse numbers below the least that each may be; one that was not given is fine.
+
+    Raises:
+        UserError: the first of them.
+    """
+    for name, smallest in least.items():
+        value = getattr(own, name)
+        if value is not None and value < smallest:
+            raise UserError(f"--{name.replace('_', '-')}: given {value}, at least {smallest} is needed")
+
+
+def add_column_options(
+    parser: argparse.ArgumentParser, *, what: str, procs: int | None, procs_help: str
+) -> None:
+    """The flags of a command that writes a derived column."""
+    parser.add_argument("--index", help="folder of the shards")
+    parser.add_argument("--out", type=Path, help=f"folder of the {what}")
+    parser.add_argument("--split", help="one or several, joined by commas; default all")
+    parser.add_argument(
+        "--procs", type=int, default=procs, help=f"processes on this machine; default {procs_help}"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, help="reading processes for each of them; default 1"
+    )
+
+
+def check_column_options(own: argparse.Namespace, *, usage: str) -> tuple[Index, tuple[str, ...]]:
+    """The index and the splits of a column that is to be written.
+
+    Raises:
+        UserError: something is missing, is too small, or does not exist; the column would lie among the shards.
+    """
+    from wsol_dist.data.index import Index
+
+    if not own.index or not own.out:
+        raise UserError(f"--index and --out are needed: {usage}")
+    check_least(own, {"procs": 1, "workers": 0})
+    index = Index.load(own.index)
+    splits = tuple(own.split.split(",")) if own.split else tuple(index.splits)
+    index.check_splits(splits)
+    if own.out.resolve() == Path(own.index).resolve():
+        raise UserError(f"--out: {own.out} holds the shards themselves; give a folder of its own")
+    return index, splits
