@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,21 @@ def check_least(own: argparse.Namespace, least: Mapping[str, int]) -> None:
         value = getattr(own, name)
         if value is not None and value < smallest:
             raise UserError(f"--{name.replace('_', '-')}: given {value}, at least {smallest} is needed")
+
+
+def part_of(text: str | None) -> tuple[int, int]:
+    """The number of a part, counted from 0, of `I/N` with 1 <= I <= N, and N; (0, 1), the whole, for None.
+
+    Raises:
+        UserError: anything else.
+    """
+    if text is None:
+        return 0, 1
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= number <= count:
+        raise UserError(f"--part: {text!r} given; I/N allowed, from 1/N to N/N, say 3/16")
+    return number - 1, count
 
 
 def add_column_options(

@@ -36,7 +36,7 @@ def test_dry_run_prints_both_scripts_and_writes_nothing(
     assert main(["cluster", "--jobs", "16", "--dry-run", *words(tiny_shards, out)]) == 0
     said = capsys.readouterr().out
     assert "#SBATCH --array=0-15%16" in said
-    assert "--part 0/16" in said
+    assert "--part 1/16" in said
     assert "#SBATCH --dependency=afterany:TASKS" in said
     assert list(tmp_path.iterdir()) == []
 

@@ -105,7 +105,7 @@ def test_more_clusters_than_pixels_or_labels_are_refused(
     [
         (["--backend", "dci"], "--backend: unknown backend 'dci'; did you mean 'dic'?"),
         (["--split", "tset"], "--split: no split 'tset'"),
-        (["--part", "3/3"], "--part: given '3/3'; write I/N with I from 0 to N - 1"),
+        (["--part", "0/3"], "--part: '0/3' given; I/N allowed, from 1/N to N/N"),
         (["--procs", "0"], "--procs: given 0, at least 1 is needed"),
     ],
 )
@@ -192,9 +192,9 @@ def test_parts_leave_the_end_to_a_run_without(
     tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "labels"
-    for part in ("1/3", "0/3"):
+    for part in ("2/3", "1/3"):
         assert cluster(tiny_shards, out, "slic", "--part", part) == 0
-    assert "part 0/3 done, 7 shards written" in capsys.readouterr().out
+    assert "part 1/3 done, 7 shards written" in capsys.readouterr().out
     assert not (out / COLUMN_FILE).exists()
     assert cluster(tiny_shards, out) == 0
     assert "complete, 6 shards written" in capsys.readouterr().out

@@ -108,7 +108,7 @@ def _say_end(writer: ColumnWriter, task: Labelling, num_written: int, broken: li
     if broken:
         print(f"{len(broken)} images do not decode and have no label map: {', '.join(broken[:10])}")
     if not writer.finished:
-        print(f"{task.out}: part {task.part[0]}/{task.part[1]} done, {num_written} shards written")
+        print(f"{task.out}: part {task.part[0] + 1}/{task.part[1]} done, {num_written} shards written")
     elif num_written:
         print(f"{task.out}: complete, {num_written} shards written")
     else:

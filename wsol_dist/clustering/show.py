@@ -76,7 +76,7 @@ def find(index: Index, image_id: str) -> tuple[str, int]:
         row = pc.index_in(pa.array([image_id], ids.type), value_set=ids)[0].as_py()
         if row is not None:
             return split, row
-    raise UserError(f"--show: no image {image_id!r} in {index.folder}; `wsol shards ls` lists them")
+    raise UserError(f"--show: no image {image_id!r} in {index.place}; `wsol shards ls` lists them")
 
 
 def draw(wanted: Wanted, split: str, row: int, maps: Maps | None) -> np.ndarray:

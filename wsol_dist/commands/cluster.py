@@ -19,7 +19,7 @@ import tyro
 from wsol_dist.data.index import Index
 from wsol_dist.data.parallel import num_cores
 from wsol_dist.errors import UserError
-from wsol_dist.options import add_column_options, check_column_options, split_arguments
+from wsol_dist.options import add_column_options, check_column_options, part_of, split_arguments
 from wsol_dist.regions.cluster import BACKENDS, ClusterConfig, backend_class
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         parser, what="label maps", procs=None, procs_help="one for each GPU, or else each core"
     )
     add("--backend", default="faiss", help=f"{', '.join(sorted(BACKENDS))}; default faiss")
-    add("--part", default="0/1", help="I/N: every N-th shard from the I-th on, for a job array")
+    add("--part", help="I/N: every N-th shard from the I-th on, 1/N to N/N, for a job array")
     add(
         "--dry-run",
         action="store_true",
@@ -127,18 +127,6 @@ def knobs(backend: str, rest: list[str]) -> ClusterConfig:
         return config_class(**{one.name: getattr(parsed, one.name) for one in dataclasses.fields(parsed)})
     except ValueError as error:
         raise UserError(f"--backend {backend}: {error}") from error
-
-
-def part_of(text: str) -> tuple[int, int]:
-    """`I/N` with 0 <= I < N.
-
-    Raises:
-        UserError: anything else.
-    """
-    part, _, parts = text.partition("/")
-    if part.isdigit() and parts.isdigit() and int(part) < int(parts):
-        return int(part), int(parts)
-    raise UserError(f"--part: given {text!r}; write I/N with I from 0 to N - 1, e.g. 0/16")
 
 
 def _default_procs() -> int:

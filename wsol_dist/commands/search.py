@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from wsol_dist.config import recipe_names
 from wsol_dist.errors import UserError, did_you_mean
-from wsol_dist.options import check_least, split_arguments
+from wsol_dist.options import check_least, part_of, split_arguments
 from wsol_dist.regions.cluster import BACKENDS
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--images", type=int, help="only so many of the split's images, the first by a hash; default all")
     add("--size-px", type=int, default=224, help="side of the label maps; default 224")
     add("--workers", type=int, default=1, help="reading processes; default 1")
-    add("--part", default="0/1", help="I/N: every N-th trial from the I-th on, for a job array")
+    add("--part", help="I/N: every N-th trial from the I-th on, 1/N to N/N, for a job array")
     add("--dry-run", action="store_true", help="check what was given and write nothing")
     return parser
 
@@ -68,7 +68,6 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Search:
         UserError: what does not exist or does not fit, and how to mend it.
     """
     from wsol_dist.clustering.search import Search
-    from wsol_dist.commands.cluster import part_of
     from wsol_dist.commands.evaluate import held_out_split, load_work
     from wsol_dist.data.index import Index
     from wsol_dist.evaluator.refined import open_labels

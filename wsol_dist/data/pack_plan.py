@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from wsol_dist.data.sample import Item, Sample, Source
 from wsol_dist.data.shard import encode_sample, in_box_frame
 from wsol_dist.data.totals import CLASSES, difference
 from wsol_dist.errors import UserError
+from wsol_dist.options import part_of
 
 MIN_SHARDS, MIN_SAMPLES, MAX_SAMPLES = 64, 16, 1000
 """A split has 64 shards as soon as they hold 16 samples each; a shard never has more than 1000 by itself."""
@@ -97,7 +97,7 @@ class Plan:
 
     def part(self, options: PackOptions) -> list[ShardTask]:
         """The shards of `options.part`; all of them without one."""
-        number, count = part_of(options)
+        number, count = part_of(options.part)
         return self.shards[number::count]
 
     def identity(self) -> dict[str, Any]:
@@ -158,21 +158,6 @@ def read_promised(source: Source, item: Item) -> Sample:
     return sample
 
 
-def part_of(options: PackOptions) -> tuple[int, int]:
-    """Number of the part, counted from 0, and how many there are; (0, 1) where the whole is written.
-
-    Raises:
-        UserError: no `I/N` with 1 <= I <= N.
-    """
-    if options.part is None:
-        return 0, 1
-    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", options.part)
-    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not 1 <= number <= count:
-        raise UserError(f"--part: {options.part!r} given; I/N allowed, from 1/N to N/N, say 3/16")
-    return number - 1, count
-
-
 def _check_options(options: PackOptions) -> None:
     given = options
     limits = (
@@ -204,7 +189,7 @@ def _check_options(options: PackOptions) -> None:
         )
     if problems:
         raise UserError("\n".join(problems))
-    part_of(options)
+    part_of(options.part)
 
 
 def _by_split(source: Source) -> tuple[dict[str, list[Item]], int]:

@@ -87,7 +87,7 @@ class Array:
 
     def __init__(self, own: argparse.Namespace, command: tuple[str, ...]) -> None:
         self.own, self.command = own, command
-        self.tasks = [WsolJob((*command, "--part", f"{task}/{own.jobs}")) for task in range(own.jobs)]
+        self.tasks = [WsolJob((*command, "--part", f"{task}/{own.jobs}")) for task in range(1, own.jobs + 1)]
         self.last = WsolJob(command)
 
     def parameters(self, job: str, dependency: str | None = None) -> dict[str, Any]:
@@ -104,6 +104,8 @@ class Array:
             "qos": self.own.qos,
             "dependency": dependency,
             "stderr_to_stdout": True,
+            # Since 22.05 srun does not take the job's cores for each task by itself.
+            "srun_args": [f"--cpus-per-task={self.own.cpus_per_proc}"],
         }
         return {key: value for key, value in wanted.items() if value is not None}
 
