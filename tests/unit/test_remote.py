@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.flaky import FlakyServer
+from wsol_dist.cli import main
 from wsol_dist.data import remote
 from wsol_dist.data.cache import CACHE_GIB_VARIABLE, CACHE_VARIABLE, cache_limit
 from wsol_dist.data.config import DataConfig
@@ -153,6 +154,22 @@ def test_a_shard_that_is_another_is_never_read(
     with pytest.raises(UserError, match=r"test-000000\.tar: stays away: 2 tries .*sha256 differs"):
         list(evaluation_batches(index, split="test", rank=0, world=1, batch_size=8, workers=0, image_px=24))
     assert not any(name.startswith("test-000000") for name in tars(cache))
+
+
+def test_an_address_is_verified_shard_by_shard(
+    server: FlakyServer, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"plain-http://{server.address}"
+    assert main(["shards", "verify", url, "--deep", "--workers", "1"]) == 0
+    assert f"{url}: 160 samples, 0 problems" in capsys.readouterr().out
+    for tar in cache.glob("*/*.tar"):
+        tar.unlink()
+    monkeypatch.setattr(remote, "TRIES", 1)
+    server.always["test-000000.tar"] = "other"
+    assert main(["shards", "verify", url, "--workers", "1"]) == 1
+    told = capsys.readouterr().out
+    assert "test-000000.tar: stays away" in told
+    assert "1 problems" in told
 
 
 def test_what_is_not_there_is_not_asked_for_again(server: FlakyServer, own_shards: Path) -> None:

@@ -194,7 +194,7 @@ class Index(IndexFile):
             UserError: it stays away.
         """
         return (
-            self.remote.fetch(self._wanted(shard)) if self.remote else self.folder / self.shards[shard].file
+            self.remote.fetch(self.wanted(shard)) if self.remote else self.folder / self.shards[shard].file
         )
 
     def open(self, shard: int) -> int:
@@ -204,7 +204,7 @@ class Index(IndexFile):
             UserError: it stays away; it is gone.
         """
         if self.remote:
-            return self.remote.open(self._wanted(shard))
+            return self.remote.open(self.wanted(shard))
         path = self.folder / self.shards[shard].file
         try:
             return os.open(path, os.O_RDONLY)
@@ -213,7 +213,8 @@ class Index(IndexFile):
                 f"{path}: gone, it was there at the start; copy it back, and the same command goes on"
             ) from error
 
-    def _wanted(self, shard: int) -> Wanted:
+    def wanted(self, shard: int) -> Wanted:
+        """A shard as the index describes it, for fetching."""
         one = self.shards[shard]
         return Wanted(file=one.file, sha256=one.sha256, bytes=one.bytes)
 

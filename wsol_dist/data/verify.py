@@ -15,8 +15,10 @@ from wsol_dist.data.check import frame_problem
 from wsol_dist.data.decode import DecodeError, decode_rgb
 from wsol_dist.data.index import Index, Shard, tar_problem
 from wsol_dist.data.parallel import in_order, num_cores
+from wsol_dist.data.remote import Remote, Wanted
 from wsol_dist.data.sample import IGNORE
 from wsol_dist.data.shard import END_OF_TAR, StoredSample, image_size, read_sample, to_sample
+from wsol_dist.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,7 @@ class ShardTask:
     """One tar and the rows that point into it."""
 
     shard: Shard
+    wanted: Wanted
     rows: list[dict[str, Any]]
 
 
@@ -32,17 +35,22 @@ class Checker:
     """What all shards are checked against."""
 
     folder: Path
+    remote: Remote | None
     num_classes: int
     deep: bool
 
 
 def verify(
-    folder: Path, *, deep: bool = False, workers: int = 0, progress: Callable[[int], None] = lambda _: None
+    place: str | Path,
+    *,
+    deep: bool = False,
+    workers: int = 0,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> list[str]:
     """The problems of a folder, an empty list if there are none.
 
     Args:
-        folder: of the shards.
+        place: folder of the shards, or its address; what comes from there is checked as it comes.
         deep: also decode every image and mask.
         workers: processes; 0 for one a core.
         progress: told the number of samples after every shard.
@@ -50,7 +58,8 @@ def verify(
     Raises:
         UserError: no folder of shards, so there is nothing to verify.
     """
-    index = Index.load(folder, check_files=False)
+    index = Index.load(place, check_files=False)
+    folder = index.folder
     samples = folder / index.samples.file
     if not samples.is_file():
         return [f"{samples}: missing"]
@@ -62,9 +71,10 @@ def verify(
     for row in rows:
         by_shard.setdefault(row["shard"], []).append(row)
     tasks = [
-        ShardTask(shard=shard, rows=by_shard.get(number, [])) for number, shard in enumerate(index.shards)
+        ShardTask(shard=shard, wanted=index.wanted(number), rows=by_shard.get(number, []))
+        for number, shard in enumerate(index.shards)
     ]
-    checker = Checker(folder=folder, num_classes=len(index.classes), deep=deep)
+    checker = Checker(folder=folder, remote=index.remote, num_classes=len(index.classes), deep=deep)
     for task, found in zip(
         tasks, in_order(_check_shard, tasks, shared=checker, num_workers=workers or num_cores()), strict=True
     ):
@@ -92,6 +102,11 @@ def _check_counts(index: Index, rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _check_shard(checker: Checker, task: ShardTask) -> list[str]:
+    try:
+        if checker.remote:
+            checker.remote.fetch(task.wanted)
+    except UserError as error:
+        return [str(error)]
     problem = tar_problem(checker.folder, task.shard)
     if problem:
         return [problem]

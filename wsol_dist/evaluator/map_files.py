@@ -180,7 +180,7 @@ def read_predictions(path: Path, index: Index) -> dict[str, tuple[int, ...]]:
         unknown = [one for one in classes if one not in number_of]
         if unknown or not classes:
             raise UserError(
-                f"{path}: {image_id}: class {(unknown or [''])[0]!r}: no name or number of {index.folder}"
+                f"{path}: {image_id}: class {(unknown or [''])[0]!r}: no name or number of {index.place}"
             )
         if image_id in found:
             raise UserError(f"{path}: {image_id}: given several times; keep one")

@@ -30,8 +30,8 @@ USAGE = """usage: wsol shards {pack,verify,ls,show,cat,report} ...
 class VerifyOptions:
     """Check a folder of shards; exit code 1 if it has problems."""
 
-    folder: tyro.conf.Positional[Path]
-    """Folder of the shards."""
+    folder: tyro.conf.Positional[str]
+    """Folder of the shards, or its address, of which every shard is fetched into the cache."""
     deep: bool = False
     """Also decode every image and mask."""
     workers: int = 0
