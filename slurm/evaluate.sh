@@ -14,11 +14,9 @@ set -euo pipefail
 RUN=${1:?usage: sbatch slurm/evaluate.sh RUN SHARDS [ARGUMENTS]}
 SHARDS=${2:?usage: sbatch slurm/evaluate.sh RUN SHARDS [ARGUMENTS]}
 cd "${SLURM_SUBMIT_DIR:-.}"
-export PATH="$PWD/.venv/bin:$PATH"
+[ -f slurm/begin.sh ] || { echo "error: $PWD: submit from the project's folder, where slurm/begin.sh is" >&2; exit 2; }
+source slurm/begin.sh
 
-export MASTER_ADDR=127.0.0.1
-export MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
-export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}
 shift 2
 [ $# -gt 0 ] || set -- --follow --final-split test
 srun --kill-on-bad-exit=1 wsol evaluate "$RUN" --index "$SHARDS" "$@"

@@ -16,6 +16,7 @@ set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"
 export PATH="$PWD/.venv/bin:$PATH"
 export OMP_NUM_THREADS=1
+export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1} # since 22.05 srun does not take it from the job by itself
 part=()
 if [ -n "${SLURM_ARRAY_TASK_ID:-}" ] && [ "${WSOL_PACK_LAST:-}" != 1 ]; then
   part=(--part "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_MAX")

@@ -8,7 +8,13 @@ few that a cut between lanes splits).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
+
+from wsol_dist.data.config import DataConfig
+from wsol_dist.data.pairs import FOUR, class_fours
 
 
 def epoch_order(shard_of_row: np.ndarray, *, seed: int, epoch: int, lanes: int, window: int) -> np.ndarray:
@@ -66,3 +72,56 @@ def rank_rows(
     assert global_batch % (world * unit) == 0
     batch = order[step * global_batch : (step + 1) * global_batch]
     return batch.reshape(-1, unit)[rank::world].ravel()
+
+
+def rank_share(positions: np.ndarray, *, rank: int, world: int) -> np.ndarray:
+    """This rank's positions of a split that is scored: over all ranks each is there once."""
+    return positions[rank::world]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOrder:
+    """Which rows a rank reads from a global step on: the loader's batch sampler."""
+
+    shard_of_row: np.ndarray
+    data: DataConfig
+    seed: int
+    global_batch: int
+    accumulation: int
+    rank: int
+    world: int
+    first_step: int
+    last_step: int
+    """Exclusive."""
+    label_of_row: np.ndarray | None = None
+    """Class of each row; `class_pairs` needs it."""
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        per_epoch = steps_per_epoch(len(self.shard_of_row), self.global_batch)
+        known = (-1, np.empty(0, dtype=np.int64))
+        for step in range(self.first_step, self.last_step):
+            epoch, step_in_epoch = divmod(step, per_epoch)
+            if known[0] != epoch:
+                known = (epoch, self._epoch(epoch))
+            rows = rank_rows(
+                known[1],
+                step=step_in_epoch,
+                global_batch=self.global_batch,
+                rank=self.rank,
+                world=self.world,
+                unit=FOUR if self.data.order == "class_pairs" else 1,
+            )
+            for micro in np.split(rows, self.accumulation):
+                yield [(epoch, row) for row in micro.tolist()]
+
+    def __len__(self) -> int:
+        return (self.last_step - self.first_step) * self.accumulation
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        order = epoch_order(
+            self.shard_of_row, seed=self.seed, epoch=epoch, lanes=self.data.lanes, window=self.data.window
+        )
+        if self.data.order == "uniform":
+            return order
+        assert self.label_of_row is not None
+        return class_fours(order, self.label_of_row, seed=self.seed, epoch=epoch)

@@ -1,0 +1,208 @@
+"""A job that SLURM stops goes back into the queue and on: by a signal, a preemption, a dead node, a hang."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.dist.runs import losses, tiny
+from tests.e2e.reliability.job import ROOT, Job, whole_steps
+from tests.e2e.reliability.rows import measured
+from tests.slurm.conftest import Slurm
+from wsol_dist.config import dump
+from wsol_dist.engine.run_state import finished_step
+from wsol_dist.engine.stop import STOPPED_LINE
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
+STEPS = 120
+SCRIPT = """#!/usr/bin/env bash
+#SBATCH --job-name=requeue
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=1
+#SBATCH --signal=USR2@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=job.log
+export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+export MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000)) OMP_NUM_THREADS=1
+echo "restart ${SLURM_RESTART_COUNT:-0}"
+fault=(none 0 0)
+[ "${SLURM_RESTART_COUNT:-0}" != 0 ] || fault=($FAULT)
+srun --kill-on-bad-exit=1 "$PYTHON" -m tests.e2e.reliability.inject "${fault[@]}" train recipe.yaml --out run "$@"
+"""
+
+
+def write_job(shards: Path, folder: Path) -> None:
+    """A recipe of 120 steps with a checkpoint after each twelfth, and the script of its job."""
+    config = tiny(shards, "short", epochs=20, checkpoint_every_epochs=2)
+    (folder / "recipe.yaml").write_text(dump(config))
+    (folder / "job.sh").write_text(SCRIPT)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, float]:
+    """The losses of a run to which nothing happens."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_job(tiny_shards, folder)
+    job = Job(folder)
+    assert job.wait() == [0, 0], job.said()
+    return losses(folder / "run")
+
+
+class Running:
+    """A job of two nodes in its folder, with at least 20 steps done."""
+
+    def __init__(
+        self, slurm: Slurm, shards: Path, folder: Path, *words: str, fault: str = "slow 0 0"
+    ) -> None:
+        write_job(shards, folder)
+        self.slurm, self.folder, self.run = slurm, folder, folder / "run"
+        environment = {"FAULT": fault, "PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
+        self.job = slurm.sbatch("job.sh", *words, cwd=folder, **environment)
+
+    def steps(self) -> int:
+        """Of the log so far."""
+        return max(losses(self.run), default=0) if (self.run / "metrics.jsonl").exists() else 0
+
+    def said(self) -> str:
+        """Its log."""
+        log = self.folder / "job.log"
+        return log.read_text(errors="replace") if log.exists() else ""
+
+    def until(self, what: Callable[[], bool], timeout_s: float = 240) -> None:
+        """Wait for something, in time."""
+        end = time.monotonic() + timeout_s
+        while not what():
+            assert time.monotonic() < end, self.said() + self.slurm.command("squeue", check=False).stdout
+            time.sleep(0.2)
+
+    def reach(self, step: int) -> None:
+        """Wait for a step."""
+        self.until(lambda: self.steps() >= step)
+
+    def waits_again(self) -> None:
+        """Wait until it is back in the queue, and spare it the two minutes that SLURM lets a requeued job wait."""
+        self.until(lambda: self.slurm.state(self.job) == "PENDING")
+        self.until(
+            lambda: (
+                not self.slurm.command(
+                    "scontrol", "update", f"jobid={self.job}", "StartTime=now", check=False
+                ).returncode
+            )
+        )
+
+    def goes_on(self, whole: dict[int, float], *, resumed_at: int) -> None:
+        """It ends well, went on at that step, and its losses are those of the undisturbed run, to the bit."""
+        self.slurm.completed(self.job, timeout_s=300, logs=self.folder)
+        said = self.said()
+        assert "\nrestart 1\n" in said, said
+        assert "\nrestart 2\n" not in said
+        assert f"continues after step {resumed_at}\n" in said.split("\nrestart 1\n")[1], said
+        assert losses(self.run) == whole
+        assert len(whole) == STEPS == finished_step(self.run)
+        assert whole_steps(self.run)[-1] == STEPS
+        states = [row[0] for row in self.slurm.accounted(self.job, fields="State")]
+        assert states[-1] == "COMPLETED"
+        assert len(states) > 1, states
+
+    def logged(self) -> list[int]:
+        """The step of every row that was ever written."""
+        return [json.loads(line)["step"] for line in (self.run / "metrics.jsonl").read_text().splitlines()]
+
+    def back(self, since: float, step: int) -> float:
+        """From a moment until the first row of a step beyond."""
+        rows = [json.loads(line) for line in (self.run / "metrics.jsonl").read_text().splitlines()]
+        return min(row["time"] for row in rows if row["step"] > step and row["time"] > since) - since
+
+
+def test_a_signal_behind_a_restart_of_slurmctld(
+    slurm: Slurm, tiny_shards: Path, tmp_path: Path, whole: dict[int, float]
+) -> None:
+    """The controller is killed and started; the job does not notice. Then comes the signal of a time limit."""
+    job = Running(slurm, tiny_shards, tmp_path)
+    job.reach(10)
+    os.kill(slurm.pid("slurmctld"), signal.SIGKILL)
+    killed, at = time.time(), job.steps()
+    slurm.heal()
+    assert slurm.state(job.job) == "RUNNING"
+    measured("test_a_signal_behind_a_restart_of_slurmctld[slurmctld]", back=time.time() - killed)
+    job.reach(at + 5)
+    told = time.time()
+    slurm.command("scancel", "--signal=USR2", job.job)
+    job.until(lambda: STOPPED_LINE in job.said())
+    assert f"{STOPPED_LINE}job {job.job} is requeued, restart 1 of at most 100" in job.said()
+    stopped_at = job.steps()
+    assert "SIGUSR2: stops after step" in job.said()
+    job.waits_again()
+    ended = time.time() - told
+    job.goes_on(whole, resumed_at=stopped_at)
+    assert job.logged() == list(range(1, STEPS + 1))  # no step was done twice
+    measured("test_a_signal_behind_a_restart_of_slurmctld", ended=ended, back=job.back(told, stopped_at))
+
+
+def test_a_preemption(slurm: Slurm, tiny_shards: Path, tmp_path: Path, whole: dict[int, float]) -> None:
+    """SIGTERM alone, and SLURM itself requeues no job that ends by itself on it."""
+    job = Running(slurm, tiny_shards, tmp_path)
+    job.reach(10)
+    nodes = slurm.command("squeue", "--noheader", f"--jobs={job.job}", "--format=%N").stdout.strip()
+    told = time.time()
+    urgent = slurm.sbatch(
+        "--partition=urgent", f"--nodelist={nodes}", "--nodes=2", "--exclusive", "--output=/dev/null",
+        "--wrap=sleep 1", cwd=tmp_path,
+    )  # fmt: skip
+    job.until(lambda: STOPPED_LINE in job.said())
+    stopped_at = job.steps()
+    assert "SIGTERM: stops after step" in job.said()
+    slurm.completed(urgent)
+    job.waits_again()
+    ended = time.time() - told
+    job.goes_on(whole, resumed_at=stopped_at)
+    assert job.logged() == list(range(1, STEPS + 1))
+    measured("test_a_preemption", ended=ended, back=job.back(told, stopped_at))
+
+
+def test_the_slurmd_of_a_node_is_killed(
+    slurm: Slurm, tiny_shards: Path, tmp_path: Path, whole: dict[int, float]
+) -> None:
+    """SLURM takes the node for dead, and requeues the job by itself; nobody could save, and steps are done again."""
+    job = Running(slurm, tiny_shards, tmp_path, fault="slow 0 2")
+    job.reach(13)
+    node = slurm.command("squeue", "--noheader", f"--jobs={job.job}", "--format=%B").stdout.strip()
+    os.kill(slurm.pid(f"slurmd-{node}"), signal.SIGKILL)
+    killed, at = time.time(), job.steps()
+    job.waits_again()
+    ended = time.time() - killed
+    resumed_at = whole_steps(job.run)[-1]
+    slurm.heal()
+    job.goes_on(whole, resumed_at=resumed_at)
+    measured("test_the_slurmd_of_a_node_is_killed", ended=ended, back=job.back(killed, max(at, resumed_at)))
+
+
+def test_a_hung_rank(slurm: Slurm, tiny_shards: Path, tmp_path: Path, whole: dict[int, float]) -> None:
+    """A rank that does not react at all: another one requeues the job, and SLURM ends the frozen one."""
+    job = Running(slurm, tiny_shards, tmp_path, "--train.hang-timeout-s", "5", fault="freeze 0 20")
+    job.until(lambda: STOPPED_LINE in job.said())
+    said = job.said()
+    assert "stacks of 1 of 2 ranks in" in said
+    assert "none of rank 0, which does not react" in said
+    assert f"hung after step 19; job {job.job} is requeued, restart 1 of at most 100" in said
+    job.waits_again()
+    frozen = json.loads((tmp_path / "fault.json").read_text())["time"]
+    ended = time.time() - frozen
+    job.goes_on(whole, resumed_at=12)
+    measured("test_a_hung_rank", ended=ended, back=job.back(frozen, 19))
+
+
+@pytest.mark.parametrize("script", ["molt_64gpu.sh", "weight_map_8gpu.sh"])
+def test_the_job_scripts_ask_for_what_this_needs(script: str) -> None:
+    lines = (ROOT / "slurm" / script).read_text().splitlines()
+    assert "#SBATCH --signal=USR2@120" in lines
+    assert "#SBATCH --requeue" in lines
