@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -17,6 +19,8 @@ import torch.distributed as dist
 from wsol_dist.errors import UserError
 
 TIMEOUT = timedelta(minutes=30)
+STORE_S = 10.0
+"""How long rank 0 waits at most for the others to read why there will be no group."""
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Of glibc's malloc.h."""
 
@@ -53,6 +57,29 @@ class Ranks:
         total = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(total)
         return (total / self.world).tolist()
+
+    def begin_max(self, value: int) -> Callable[[], int]:
+        """Ask for the largest of all ranks' values; calling what comes back gives it, later and without a wait by then.
+
+        Every rank begins, and calls, at the same places among the other collectives.
+        """
+        if self.world == 1:
+            return lambda: value
+        found = torch.full((1,), value, dtype=torch.int32, device=self.device)
+        if found.is_cpu:
+            work = dist.all_reduce(found, op=dist.ReduceOp.MAX, async_op=True)
+            return lambda: int(found) if work.wait() else value
+        # In the GPU's own queue; the next step goes on behind it.
+        dist.all_reduce(found, op=dist.ReduceOp.MAX)
+        here = torch.empty(1, dtype=torch.int32, pin_memory=True).copy_(found, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+
+        def answer() -> int:
+            copied.synchronize()
+            return int(here)
+
+        return answer
 
     def gather(self, thing: Any) -> list[Any]:
         """A picklable thing of every rank, in rank order, on every rank."""
@@ -185,7 +212,10 @@ def start_group() -> Ranks:
         keep_freed_memory()
     if not dist.is_initialized():
         try:
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+            store, rank, world = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
+            check_devices(store, rank, world, device)
+            backend = "nccl" if device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT)
         except dist.DistNetworkError as error:
             if "EADDRINUSE" not in str(error):
                 raise
@@ -194,6 +224,33 @@ def start_group() -> Ranks:
                 "set MASTER_PORT to a free one, or leave it out where one process trains"
             ) from error
     return Ranks(rank=rank, world=world, device=device)
+
+
+def check_devices(store: Any, rank: int, world: int, device: torch.device) -> None:
+    """Refuse ranks with a GPU among ranks without: a group of both would wait half an hour for itself.
+
+    Raises:
+        UserError: on every rank, with the nodes that see no GPU.
+    """
+    if world == 1:
+        return
+    store.set(f"wsol/device/{rank}", json.dumps([device.type, socket.gethostname()]))
+    if rank == 0:
+        devices = [json.loads(store.get(f"wsol/device/{other}")) for other in range(world)]
+        without = sorted({host for kind, host in devices if kind == "cpu"})
+        mixed = len({kind for kind, _ in devices}) > 1
+        store.set("wsol/without-gpu", ", ".join(without) if mixed else "")
+    without_gpu = store.get("wsol/without-gpu").decode()
+    if not without_gpu:
+        return
+    store.add("wsol/read", 1)
+    until = time.monotonic() + STORE_S
+    while rank == 0 and store.add("wsol/read", 0) < world and time.monotonic() < until:
+        time.sleep(0.05)  # the store ends with rank 0
+    raise UserError(
+        f"node check: no GPU is visible on node {without_gpu}, other ranks have one; look at nvidia-smi and "
+        "CUDA_VISIBLE_DEVICES there, or leave the node out (--exclude)"
+    )
 
 
 def keep_freed_memory() -> None:

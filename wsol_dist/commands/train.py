@@ -5,10 +5,17 @@ from __future__ import annotations
 import argparse
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wsol_dist.config import Config, parse_with_recipe
+from wsol_dist.engine.stop import STOPPED, STOPPED_LINE, Stop
+from wsol_dist.launching.requeue import requeue
 from wsol_dist.trainer.preflight import check, prepare_folder
 from wsol_dist.trainer.stages import stages
+
+if TYPE_CHECKING:
+    from wsol_dist.data.index import Index
+    from wsol_dist.ranks import Ranks
 
 
 def main(argv: list[str]) -> int:
@@ -19,35 +26,75 @@ def main(argv: list[str]) -> int:
     parser.add_argument("recipe", help="name of a recipe, or a path to a .yaml file")
     parser.add_argument("--out", type=Path, help="run folder; default runs/NAME")
     own, config = parse_with_recipe(parser, argv)
-    train(config, own.out or Path("runs") / config.name)
-    return 0
+    return train(config, own.out or Path("runs") / config.name)
 
 
-def train(config: Config, folder: Path) -> None:
-    """Run or continue a training in its folder, on the ranks that the environment describes."""
+def train(config: Config, folder: Path) -> int:
+    """Run or continue a training in its folder, on the ranks that the environment describes.
+
+    Returns:
+        0 when it is through; `engine.stop.STOPPED` when it was stopped before, and the same command continues it.
+    """
+    with Stop() as stop:  # it listens from here: importing torch takes seconds
+        return _train(config, folder, stop)
+
+
+def _train(config: Config, folder: Path, stop: Stop) -> int:
     from wsol_dist import ranks
     from wsol_dist.engine.checkpoint import sweep
     from wsol_dist.engine.lock import RunLock
+    from wsol_dist.first_error import FirstError
 
     lock = RunLock()
     own = ranks.from_environment()
     try:
-        runs = stages(config, folder)
-        indices = [check(run, world=own.world, folder=place) for run, place in runs]
-        own.main_first(lambda: prepare_folder(config, folder, lock=lock))
-        from wsol_dist.evaluator.during_training import Validation
-        from wsol_dist.trainer.memory import check_memory
-        from wsol_dist.trainer.trainer import Trainer
-
-        for (run, place), index in zip(runs, indices, strict=True):
-            if place != folder:
-                own.main_first(partial(prepare_folder, run, place))
-            if own.is_main:
-                sweep(place)
-            validation = Validation(run, place, own) if run.val.every_epochs else None
-            trainer = Trainer(run, place, index, own, validation=validation)
-            check_memory(run, image_px=trainer.method.image_px, world=own.world)
-            trainer.run()
+        with FirstError(folder, own):
+            runs = stages(config, folder)
+            indices = [check(run, world=own.world, folder=place) for run, place in runs]
+            own.main_first(lambda: prepare_folder(config, folder, lock=lock))
+            if config.train.node_check:
+                _check_nodes(own, folder)
+            for (run, place), index in zip(runs, indices, strict=True):
+                if place != folder:
+                    own.main_first(partial(prepare_folder, run, place))
+                if own.is_main:
+                    sweep(place)
+                if not _run(run, place, index, own, stop):
+                    lock.release()
+                    return _leave(config, own)
     finally:
         lock.release()
         ranks.stop_group()
+    return 0
+
+
+def _check_nodes(own: Ranks, folder: Path) -> None:
+    from wsol_dist.launching.node_check import check_nodes
+
+    verdict = check_nodes(own, folder)
+    if own.is_main and own.world > 1:
+        print(verdict, flush=True)
+
+
+def _run(config: Config, folder: Path, index: Index, own: Ranks, stop: Stop) -> bool:
+    """One training of the recipe's; False where it was stopped."""
+    from wsol_dist.engine.watchdog import Watchdog
+    from wsol_dist.evaluator.during_training import Validation
+    from wsol_dist.trainer.memory import check_memory
+    from wsol_dist.trainer.trainer import Trainer
+
+    train = config.train
+    again = partial(requeue, limit=train.max_requeues)
+    validation = Validation(config, folder, own) if config.val.every_epochs else None
+    with Watchdog(folder, own, timeout_s=train.hang_timeout_s, then=again) as watchdog:
+        trainer = Trainer(config, folder, index, own, validation=validation, stop=stop, watchdog=watchdog)
+        check_memory(config, image_px=trainer.method.image_px, world=own.world)
+        return trainer.run()
+
+
+def _leave(config: Config, own: Ranks) -> int:
+    """Say how a stopped training goes on, and see to it; no rank ends before that is done."""
+    if own.is_main:
+        print(f"{STOPPED_LINE}{requeue(limit=config.train.max_requeues)}", flush=True)
+    own.barrier()
+    return STOPPED

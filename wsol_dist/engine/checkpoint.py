@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -42,6 +42,10 @@ class TrainState:
     """Ranks that wrote it."""
     index_sha256: str
     """Of the shards' index: a run goes on with the very data that it started with."""
+    unlogged_steps: int = 0
+    """Steps since the last log row, of a training that was stopped between two."""
+    unlogged_losses: list[dict[str, float]] = field(default_factory=list)
+    """Each rank's losses by name, summed over those steps: the next row is their mean too."""
 
 
 def step_folder(run: Path, step: int) -> Path:

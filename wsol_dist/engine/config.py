@@ -26,8 +26,10 @@ class TrainConfig:
     """Momentum of sgd; beta1 of Adam-like optimizers is timm's default."""
     clip: float = 0.0
     """Largest norm of the gradient over all parameters; 0 does not clip."""
-    schedule: Literal["constant", "multistep", "cosine"] = "multistep"
-    """Learning rate over time."""
+    schedule: Literal["constant", "multistep", "cosine", "poly"] = "multistep"
+    """Learning rate over time; cosine and poly fall to 0 at the end."""
+    power: float = 0.9
+    """poly: lr times (1 - step / steps) to this power."""
     milestones: tuple[float, ...] = (10, 12, 20)
     """multistep: the lr falls at the start of these epochs, counted from 1."""
     gamma: float = 0.1
@@ -49,6 +51,14 @@ class TrainConfig:
     """Write a checkpoint this often, and always at the end."""
     keep_checkpoints: int = 2
     """Older checkpoints are removed beyond this number."""
+    node_check: bool = True
+    """Before training compare all nodes: GPUs, versions, a shared run folder; a second."""
+    hang_timeout_s: float = 600
+    """A training without an optimizer step for this long is ended with the stack of every rank, and its SLURM job
+    requeued; 0 never. Scoring inside training and the first step after a start do not count."""
+    max_requeues: int = 100
+    """A SLURM job that was stopped before its end (time limit, preemption, hang) puts itself back into the queue until
+    it was started again this often; 0 never."""
     init: tuple[str, ...] = ()
     """Weights to start from: .safetensors files or run folders; several are merged, each giving what it trained."""
 
@@ -62,11 +72,13 @@ class TrainConfig:
         for name, value in positive.items():
             if value <= 0:
                 raise ValueError(f"{name} must be above 0, given {value}")
-        for name in ("weight_decay", "momentum", "clip", "gamma", "warmup_epochs"):
+        for name in ("weight_decay", "momentum", "clip", "gamma", "power", "warmup_epochs"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, given {getattr(self, name)}")
         if self.keep_checkpoints < 1 or self.checkpoint_every_epochs <= 0:
             raise ValueError("keep_checkpoints must be at least 1 and checkpoint_every_epochs above 0")
+        if self.hang_timeout_s < 0 or self.max_requeues < 0:
+            raise ValueError("hang_timeout_s and max_requeues must be 0 or more")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is a decay from 0 (off) to below 1, given {self.ema}")
         if self.ema and self.zero == 3:

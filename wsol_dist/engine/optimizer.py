@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, list_optimizers
+from timm.optim import create_optimizer_v2, list_optimizers, param_groups_weight_decay
 from torch import Tensor, nn
 
 from wsol_dist.engine.config import TrainConfig
@@ -38,7 +38,26 @@ def build_optimizer(method: Method, config: TrainConfig) -> torch.optim.Optimize
         )
     if config.zero:
         _check_sliceable(config)
-    return _create(method, config)
+    groups = _groups_by_lr(method, config)
+    return _create(groups or method, config)
+
+
+def _groups_by_lr(method: Method, config: TrainConfig) -> list[dict[str, Any]]:
+    """Parameter groups of a method whose parts learn at several rates; none where all learn at one."""
+    scales = method.lr_scales()
+    if not scales:
+        return []
+    scale_of = {id(one): scales.get(name, 1.0) for name, one in method.named_parameters()}
+    by_decay = param_groups_weight_decay(
+        method, config.weight_decay, no_weight_decay_list=method.no_weight_decay()
+    )
+    found = []
+    for group in by_decay:
+        for scale in sorted({scale_of[id(one)] for one in group["params"]}):
+            own = [one for one in group["params"] if scale_of[id(one)] == scale]
+            # timm's schedulers multiply the lr of such a group.
+            found.append(group | {"params": own, "lr_scale": scale})
+    return found
 
 
 def counters(group: dict[str, Any], initial: dict[str, Any]) -> dict[str, Any]:
@@ -49,6 +68,16 @@ def counters(group: dict[str, Any], initial: dict[str, Any]) -> dict[str, Any]:
         if name not in COUNTERS_LEFT_OUT
         and (isinstance(value, Tensor) or (isinstance(value, int | float) and initial.get(name) != value))
     }
+
+
+def state_per_element(config: TrainConfig) -> float:
+    """Numbers that the optimizer keeps for each parameter element: 2 for AdamW, 1 for SGD with momentum."""
+    parameter = nn.Parameter(torch.ones(PROBE_SIZE))
+    optimizer = _create([parameter], config)
+    parameter.grad = torch.ones(PROBE_SIZE)
+    optimizer.step()
+    kept = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
+    return sum(value.numel() for value in kept if value.numel() > 1) / parameter.numel()
 
 
 def _create(target: Any, config: TrainConfig) -> torch.optim.Optimizer:

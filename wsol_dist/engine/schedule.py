@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
+from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from torch.optim import Optimizer
 
@@ -14,8 +14,11 @@ from wsol_dist.engine.config import TrainConfig
 
 def build_schedule(config: TrainConfig, optimizer: Optimizer, *, steps_per_epoch: int) -> Scheduler:
     """A scheduler whose `step_update(step)` sets the lr of the optimizer step number `step`, from 0."""
+    num_steps = max(2, round(config.epochs * steps_per_epoch))
     if config.schedule == "cosine":
-        kind: Any = partial(CosineLRScheduler, t_initial=max(2, round(config.epochs * steps_per_epoch)))
+        kind: Any = partial(CosineLRScheduler, t_initial=num_steps)
+    elif config.schedule == "poly":
+        kind = partial(PolyLRScheduler, t_initial=num_steps, power=config.power)
     else:
         milestones = config.milestones if config.schedule == "multistep" else ()
         # timm compares with t + 1; ours are epochs counted from 1, whose first step is (m - 1) * steps_per_epoch.

@@ -91,8 +91,8 @@ class ZeroEngine:
 
     @property
     def lr(self) -> float:
-        """Learning rate of the last step."""
-        return max(group["lr"] for group in self.engine.optimizer.param_groups)
+        """Learning rate of the last step, of parameters that have no scale of their own."""
+        return max(group["lr"] / group.get("lr_scale", 1.0) for group in self.engine.optimizer.param_groups)
 
     def step(self, step: int, micro_batches: Iterable[tuple[Tensor, ...]], *, seed: int) -> dict[str, Tensor]:
         """One optimizer step, number `step` from 0.

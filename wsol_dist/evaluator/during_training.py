@@ -11,6 +11,7 @@ from wsol_dist.config import Config
 from wsol_dist.engine import checkpoint
 from wsol_dist.evaluator.follow import at_checkpoint, score_val
 from wsol_dist.evaluator.identity import identify
+from wsol_dist.evaluator.publish import scored_records
 from wsol_dist.evaluator.work import Work
 from wsol_dist.methods.base import Method
 from wsol_dist.ranks import Ranks
@@ -34,6 +35,14 @@ class Validation:
             threshold=None,
             folder=folder,
         )
+
+    def scored(self, step: int) -> bool:
+        """Whether a record of the checkpoint of this step is there; the same answer on every rank."""
+        split, done = self.work.config.val.split, False
+        if self.ranks.is_main:
+            records = scored_records(self.work.folder, split, identity=self.work.identity)
+            done = any(int(one["step"]) == step for one in records)
+        return self.ranks.gather(done)[0]
 
     def __call__(self, evaluated: AbstractContextManager[Method], step: int, track: Track) -> None:
         """Score the method as it stands. Random numbers and the mode of training are as before afterwards.

@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
+
+MAIN_LOG = "WSOL_MAIN_LOG"
+"""Environment variable that names the first task's log: each task of submitit has a log of its own."""
 
 
 @dataclass(frozen=True)
@@ -39,5 +43,14 @@ def describe_ranks() -> None:
     submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
     local = int(os.environ["LOCAL_WORLD_SIZE"])
     os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // max(1, local)))
+    os.environ[MAIN_LOG] = str(main_log())
     if tasks == 1:
         os.environ["MASTER_ADDR"] = "127.0.0.1"
+
+
+def main_log() -> Path:
+    """The log of this job's first task."""
+    import submitit
+
+    environment = submitit.JobEnvironment()
+    return submitit.core.utils.JobPaths(environment.paths.folder, environment.job_id, 0).stdout

@@ -9,6 +9,9 @@ from typing import Any
 
 import submitit
 
+from wsol_dist.engine.stop import STOPPED, STOPPED_LINE
+from wsol_dist.first_error import HEADER
+
 LOOK_EVERY_S = 0.5
 MISTAKE = "error: "
 """How the command line begins the lines of a user's mistake."""
@@ -56,13 +59,24 @@ def ended_well(task: Any) -> bool:
 def explain(job: Any, failed: list[Any]) -> int:
     """Print where the log is and why the tasks failed, each reason once; returns the exit code."""
     logs = {task: _log_lines(task) for task in failed}
+    if stopped := {line for log in logs.values() for line in log if line.startswith(STOPPED_LINE)}:
+        print("\n".join(stopped), file=sys.stderr)
+        return STOPPED
+    # Where the ranks agreed on a first error, the task that tells it speaks for all.
+    logs = {task: log for task, log in logs.items() if any(line.startswith(HEADER) for line in log)} or logs
     mistaken = [task for task, log in logs.items() if _mistakes(log)]
     # A mistake is the cause; the other tasks then only lost their peer.
     reasons = [line for task in mistaken for line in _mistakes(logs[task])]
-    reasons = reasons or [f"{MISTAKE}task {task.task_id}: {_last_words(log)}" for task, log in logs.items()]
-    print(f"job {job.job_id} failed; its log: {(mistaken or failed)[0].paths.stdout}", file=sys.stderr)
+    reasons = reasons or [f"{MISTAKE}{_who(task, log)}: {_last_words(log)}" for task, log in logs.items()]
+    print(f"job {job.job_id} failed; its log: {(mistaken or list(logs))[0].paths.stdout}", file=sys.stderr)
     print("\n".join(dict.fromkeys(reasons)), file=sys.stderr)
     return 2 if mistaken else 1
+
+
+def _who(task: Any, log: list[str]) -> str:
+    """The rank that failed first, where the log tells of it; else whose log this is."""
+    told = [line for line in log if line.startswith(HEADER)]
+    return told[-1].removeprefix(HEADER) if told else f"task {task.task_id}"
 
 
 def _mistakes(log: list[str]) -> list[str]:

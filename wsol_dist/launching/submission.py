@@ -27,6 +27,8 @@ from wsol_dist.trainer.preflight import check, check_network, prepare_folder
 from wsol_dist.trainer.stages import stages
 
 DEFAULT_RECIPE = "molt-imagenet"
+SIGNAL_DELAY_S = 120
+"""How long before its time limit a job is told to stop, in seconds."""
 CLUSTERS = ("slurm", "local", "debug")
 
 
@@ -36,6 +38,8 @@ def main(argv: list[str]) -> int:
         return array.main(argv)
     own, config = parse_with_recipe(arguments(), argv)
     check_counts(own)
+    if own.ranks_per_node is not None and own.cluster != "slurm":
+        raise UserError("--ranks-per-node: --cluster slurm alone knows it; use --procs-per-node here")
     if own.cluster != "slurm" and own.nodes > 1:
         raise UserError(
             f"--nodes: given {own.nodes}, but --cluster {own.cluster} has this one machine; use --nodes 1"
@@ -71,12 +75,13 @@ def check_splits(given: str, index: Index) -> None:
     for split in given.split(","):
         if split not in index.splits:
             allowed = did_you_mean(split, list(index.splits))
-            raise UserError(f"--splits: no split {split!r} in {index.folder}; {allowed}, joined by commas")
+            raise UserError(f"--splits: no split {split!r} in {index.place}; {allowed}, joined by commas")
 
 
 def check_counts(own: argparse.Namespace) -> None:
     """Refuse counts that cannot be."""
-    check_least(own, {"nodes": 1, "procs_per_node": 1, "gpus_per_node": 0, "cpus_per_proc": 1, "time": 1})
+    least = {"nodes": 1, "procs_per_node": 1, "ranks_per_node": 1, "gpus_per_node": 0, "cpus_per_proc": 1}
+    check_least(own, {**least, "time": 1})
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -88,6 +93,7 @@ def arguments() -> argparse.ArgumentParser:
     add("recipe", nargs="?", default=DEFAULT_RECIPE, help=f"recipe or .yaml; default {DEFAULT_RECIPE}")
     add("--nodes", type=int, default=1, help="machines")
     add("--procs-per-node", type=int, help="processes on each; default its GPUs, else 1")
+    add("--ranks-per-node", type=int, help="fewer of them to train with, where memory is short (slurm)")
     add("--gpus-per-node", type=int, help="GPUs on each; default 8 on slurm, else those of this machine")
     add("--cpus-per-proc", type=int, default=8, help="cores for each process (slurm)")
     add("--partition", help="SLURM partition")
@@ -145,6 +151,9 @@ class Plan:
 
     def __init__(self, own: argparse.Namespace, config: Config, folder: Path, procs: int) -> None:
         self.own, self.config, self.folder, self.procs = own, config, folder, procs
+        self.ranks = own.ranks_per_node or procs
+        if self.ranks > procs:
+            raise UserError(f"--ranks-per-node: given {self.ranks}, each node has {procs} (--procs-per-node)")
         self.logs = folder / "logs"
         # The jobs read the configuration that was stored at submission: later edits of a recipe do not reach them.
         self.train = WsolJob(("train", str(folder / "config.yaml"), "--out", str(folder)))
@@ -157,28 +166,52 @@ class Plan:
     def check(self) -> None:
         """Refuse what would fail in the jobs: shards, batch, files, network, splits."""
         for run, place in stages(self.config, self.folder):
-            index = check(run, world=self.own.nodes * self.procs, folder=place)
+            # The tasks tell their samples as if all of them trained.
+            for ranks in {self.procs, self.ranks}:
+                index = check(run, world=self.own.nodes * ranks, folder=place)
             check_network(run, index)
         check_splits(self.own.splits, index)
 
     def slurm_parameters(self, job: str, dependency: str | None = None) -> dict[str, Any]:
         """What the job asks SLURM for; the evaluator takes one node."""
+        nodes, tasks, gpus = self.own.nodes, self.procs, self.own.gpus_per_node
+        if job != "train":
+            nodes, tasks, gpus = 1, self.ranks, min(gpus, self.ranks)
         wanted = {
             "job_name": f"{self.config.name}-{job}",
-            "nodes": self.own.nodes if job == "train" else 1,
-            "ntasks_per_node": self.procs,
+            "nodes": nodes,
+            "ntasks_per_node": tasks,
             "cpus_per_task": self.own.cpus_per_proc,
-            "gpus_per_node": self.own.gpus_per_node or None,
+            "gpus_per_node": gpus or None,
             "time": self.own.time,
             "partition": self.own.partition,
             "account": self.own.account,
             "qos": self.own.qos,
             "dependency": dependency,
             "stderr_to_stdout": True,
+            # Time for a checkpoint before the limit; the job then puts itself back into the queue.
+            "signal_delay_s": SIGNAL_DELAY_S,
+            "additional_parameters": {"requeue": True} if job == "train" else None,
             # One failed rank ends the others, instead of leaving them in a collective until it times out.
-            "srun_args": ["--kill-on-bad-exit=1"],
+            "srun_args": [
+                "--kill-on-bad-exit=1",
+                # Since 22.05 srun does not take the job's cores for each task by itself.
+                f"--cpus-per-task={self.own.cpus_per_proc}",
+                f"--ntasks-per-node={self.ranks}",
+                f"--ntasks={nodes * self.ranks}",
+            ],
+            "setup": self._first_step() if job == "train" else None,
         }
         return {key: value for key, value in wanted.items() if value is not None}
+
+    def _first_step(self) -> list[str]:
+        """Lines of the job script before training: each task tells which samples are its own, and all are checked."""
+        wsol = f"{shlex.quote(sys.executable)} -m wsol_dist.cli ranks"
+        run = shlex.quote(str(self.folder))
+        return [
+            f"srun --kill-on-bad-exit=1 {wsol} tell {run} || exit $?",
+            f"{wsol} check {run} --ranks-per-node {self.ranks} || exit $?",
+        ]
 
     def show(self) -> int:
         """Print both job scripts as they would be submitted."""

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wsol_dist.config import Config
-from wsol_dist.data.stream import PREFETCH
 from wsol_dist.errors import UserError
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -51,6 +50,8 @@ class Waiting(NamedTuple):
 
     def check(self, name: str, free: int, *, cure: str) -> None:
         """Refuse what does not fit into the free bytes of a memory of that name."""
+        from wsol_dist.data.stream import PREFETCH  # late: `free_memory` is asked without torch, too
+
         needed = self.ranks * self.workers * PREFETCH * self.batch * 3 * self.image_px**2
         if needed > free:
             raise UserError(

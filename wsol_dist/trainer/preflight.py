@@ -11,6 +11,7 @@ from wsol_dist.atomic import write_atomically
 from wsol_dist.config import Config, dump, read_yaml, to_dict
 from wsol_dist.data.columns import Column
 from wsol_dist.data.index import Index
+from wsol_dist.data.label_maps import LabelMaps
 from wsol_dist.data.pairs import FOUR
 from wsol_dist.data.pairs import check_classes as check_pairs
 from wsol_dist.engine.checkpoint import complete_checkpoints
@@ -26,6 +27,9 @@ MAY_CHANGE = (
     "data.workers",
     "data.max_bad",
     "train.keep_checkpoints",
+    "train.node_check",
+    "train.hang_timeout_s",
+    "train.max_requeues",
     "train.checkpoint_every_epochs",
     "train.accumulation",
     "train.zero",
@@ -96,11 +100,11 @@ def _check_batch(config: Config, index: Index, *, world: int) -> None:
 
 
 def check_data(config: Config, index: Index) -> None:
-    """What of labels, class names and embeddings does not go with the method.
+    """What of labels, class names, embeddings and label maps does not go with the method.
 
     Raises:
-        UserError: several labels an image for a method of one, an image without any, embeddings that are not wanted,
-            not there, or of something else.
+        UserError: several labels an image for a method of one, an image without any, embeddings or label maps that are
+            not wanted, not there, or of something else.
     """
     from wsol_dist.methods.base import GivenData
 
@@ -124,12 +128,30 @@ def check_data(config: Config, index: Index) -> None:
                 f"data.embeddings: {data.embeddings} is a column of {about.name!r} of {', '.join(about.splits)}; "
                 f"wanted are embeddings of {data.train_split!r}, made by `wsol embed`"
             )
+    _check_targets(config, index)
     given = GivenData(
         classes=tuple(index.classes), multi_label=index.multi_label, embedded=embedded, embedding_dim=dim
     )
     problem = method.data_problem(given)
     if problem is not None:
         raise UserError(problem)
+
+
+def _check_targets(config: Config, index: Index) -> None:
+    """Refuse label maps that are missing, not wanted, or not those of the split that is trained on."""
+    targets, wanted = config.data.targets, config.method.takes_targets
+    if wanted and not targets:
+        raise UserError(
+            f"data.targets: {config.method_name!r} learns from label maps, none are given; make some (wsol "
+            "pseudo-label RUN --out LABELS) and name their folder"
+        )
+    if targets and not wanted:
+        raise UserError(f"data.targets: {config.method_name!r} has no use for label maps; leave it out")
+    if targets:
+        try:
+            LabelMaps.open(targets, index, config.data.train_split)
+        except UserError as error:
+            raise UserError(f"data.targets: {error}") from error
 
 
 def check_network(config: Config, index: Index) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,11 +17,14 @@ from wsol_dist.config import Config, dump, to_dict
 from wsol_dist.data.broken import BrokenImages, name_some
 from wsol_dist.data.columns import Column
 from wsol_dist.data.index import Index
+from wsol_dist.data.label_maps import LabelMaps
 from wsol_dist.data.order import steps_per_epoch
 from wsol_dist.data.stream import TrainingBatch, TrainingOrder, training_batches
 from wsol_dist.data.transforms import normalise
 from wsol_dist.engine import checkpoint
 from wsol_dist.engine.run_state import mark_finished
+from wsol_dist.engine.stop import Stop
+from wsol_dist.engine.watchdog import Watchdog
 from wsol_dist.engine.zero import ZeroEngine
 from wsol_dist.errors import UserError
 from wsol_dist.methods.base import Method
@@ -31,8 +35,15 @@ from wsol_dist.report.track import Track
 from wsol_dist.trainer.meter import Meter
 from wsol_dist.trainer.stages import take_before
 
-Validation = Callable[[AbstractContextManager[Method], int, Track], None]
-"""Called on every rank behind a checkpoint, with the method as that has it (to be entered), the step, and the log."""
+
+class Validation(Protocol):
+    """Scores the held-out split behind a checkpoint; every rank calls both."""
+
+    def __call__(self, evaluated: AbstractContextManager[Method], step: int, track: Track) -> None:
+        """Score the method as the checkpoint of this step has it (to be entered)."""
+
+    def scored(self, step: int) -> bool:
+        """Whether the checkpoint of this step was scored."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,9 +81,12 @@ class Trainer:
         ranks: Ranks,
         *,
         validation: Validation | None = None,
+        stop: Stop | None = None,
+        watchdog: Watchdog | None = None,
     ) -> None:
         self.config, self.folder, self.index, self.ranks = config, folder, index, ranks
-        self.validation = validation
+        self.validation, self.stop = validation, stop or Stop()
+        self.watchdog = watchdog or Watchdog(folder, ranks, timeout_s=0)
         num_samples = index.splits[config.data.train_split].num_samples
         self.steps = Steps.of(config, num_samples)
         self.broken = BrokenImages(
@@ -89,8 +103,11 @@ class Trainer:
         if config.data.embeddings:
             made = Column.open(Path(config.data.embeddings), index).about.settings
             self.notes.append(f"embeddings of {made['embedded']}s: {made['encoder']}, {made['dim']}-d")
+        if config.data.targets:
+            targets = LabelMaps.open(config.data.targets, index, config.data.train_split)
+            self.notes.append(f"label maps of {config.data.targets}: {targets.made_by}")
         self.engine = ZeroEngine(method, config.train, ranks, steps_per_epoch=self.steps.per_epoch)
-        self.first_step = 0
+        self.first_step, self.state = 0, state
         if state is not None:
             self.engine.load(resumed[0], world=state.world)
             self.first_step = state.position // config.train.global_batch
@@ -100,13 +117,17 @@ class Trainer:
         """The network in training; `engine.evaluated()` gives the one to localize with."""
         return self.engine.method
 
-    def run(self) -> None:
-        """Train to the end; a checkpoint is there when it returns."""
-        if self.first_step >= self.steps.total:
+    def run(self) -> bool:
+        """Train to the end; or, where some rank hears that it should stop, to the end of a step: then False.
+
+        Either way the checkpoint of the last step is there when it returns.
+        """
+        unscored = self._is_unscored()
+        if self.first_step >= self.steps.total and not unscored:
             if self.ranks.is_main:
                 print(f"{self.folder}: has all {self.steps.total} steps, nothing to train")
                 mark_finished(self.folder, self.steps.total)
-            return
+            return True
         with Track.open(
             self.folder,
             self.config.track,
@@ -117,19 +138,39 @@ class Trainer:
         ) as track:
             for note in self.notes:
                 track.line(note)
-            self._train(track)
-        if self.ranks.is_main:
+            if unscored:
+                self._validate(self.first_step, track)
+            through = self._train(track)
+        if through and self.ranks.is_main:
             mark_finished(self.folder, self.steps.total)
+        return through
 
-    def _train(self, track: Track) -> None:
+    def _is_unscored(self) -> bool:
+        """Whether training stopped between a checkpoint and the scoring that belongs to it."""
+        step, every = self.first_step, self.steps.per_validation
+        due = step > 0 and every > 0 and (step == self.steps.total or step % every == 0)
+        return due and self.validation is not None and not self.validation.scored(step)
+
+    def _validate(self, step: int, track: Track) -> None:
+        if self.validation:
+            with self.watchdog.paused():
+                self.validation(self.engine.evaluated(), step, track)
+
+    def _train(self, track: Track) -> bool:
+        """Every step there is to do; False where it was stopped."""
         batches = self._batches()
         meter = Meter(self.ranks, global_batch=self.config.train.global_batch)
+        if self.state is not None:
+            meter.carry(self.state)
+        asked_to_stop = self.stop.ask(self.ranks)
         for step in range(self.first_step, self.steps.total):
             losses = self.engine.step(step, self._micro_batches(batches, meter, track), seed=self.config.seed)
             done = step + 1
+            self.watchdog.beat(done)
             meter.count(losses)
             track.advance(done)
             last = done == self.steps.total
+            heard = asked_to_stop()
             validate = self.steps.per_validation > 0 and (last or done % self.steps.per_validation == 0)
             save = last or validate or done % self.steps.per_checkpoint == 0
             if save or done % self.config.track.log_every_steps == 0:
@@ -141,10 +182,25 @@ class Trainer:
             if save:
                 with checkpoint.writing(self.folder, done):
                     self.save(done)
-            if validate and self.validation:
-                self.validation(self.engine.evaluated(), done, track)
+            if heard and not last:
+                if not save:
+                    self._save_between(done, meter)
+                track.line(f"{heard}: stops after step {done}, its checkpoint is written")
+                return False
+            if validate:
+                self._validate(done, track)
                 # Its time is not training's.
                 meter = Meter(self.ranks, global_batch=self.config.train.global_batch)
+            asked_to_stop = self.stop.ask(self.ranks)
+        return True
+
+    def _save_between(self, step: int, meter: Meter) -> None:
+        """A checkpoint at a step that has no log row, perhaps: what it would count goes along to the next."""
+        steps, losses = meter.unlogged()
+        if steps:
+            self._check_finite(meter.means()["loss"], step)
+        with checkpoint.writing(self.folder, step):
+            self.save(step, unlogged_steps=steps, unlogged_losses=losses if steps else [])
 
     def _check_finite(self, loss: float, step: int) -> None:
         """End a diverged run before its weights replace a good checkpoint; the loss is the same on all ranks."""
@@ -182,8 +238,8 @@ class Trainer:
                 batch = next(batches)
             self.newly_broken.update(batch.broken)
             image_BCHW = batch.image_BCHW.to(self.ranks.device, non_blocking=True)
-            beside = [batch.label_B] if batch.embedding_BE is None else [batch.label_B, batch.embedding_BE]
-            moved = [one.to(self.ranks.device, non_blocking=True) for one in beside]
+            beside = (batch.label_B, batch.embedding_BE, batch.target_BHW)
+            moved = [one.to(self.ranks.device, non_blocking=True) for one in beside if one is not None]
             yield normalise(image_BCHW, self.method.mean, self.method.std), *moved
 
     def _count_broken(self, track: Track) -> None:
@@ -194,10 +250,12 @@ class Trainer:
         if new:
             what = "image does" if len(new) == 1 else "images do"
             track.alert(f"{len(new)} {what} not decode", f"the next one stands in for each: {name_some(new)}")
-        self.broken.check(f"run `wsol shards verify --deep {self.index.folder}`")
+        self.broken.check(f"run `wsol shards verify --deep {self.index.place}`")
 
-    def save(self, step: int) -> None:
-        """Write a whole checkpoint; all ranks call it."""
+    def save(
+        self, step: int, *, unlogged_steps: int = 0, unlogged_losses: list[dict[str, float]] | None = None
+    ) -> None:
+        """Write a whole checkpoint; all ranks call it. What is unlogged is `Meter.unlogged`'s."""
         if self.ranks.is_main:
             checkpoint.begin(self.folder, step)
         self.ranks.barrier()
@@ -210,6 +268,8 @@ class Trainer:
                 position=step * self.config.train.global_batch,
                 world=self.ranks.world,
                 index_sha256=self.index.sha256,
+                unlogged_steps=unlogged_steps,
+                unlogged_losses=unlogged_losses or [],
             )
             metadata = {
                 "method": self.config.method_name,
@@ -232,7 +292,7 @@ class Trainer:
         state = checkpoint.read_state(folder)
         if state.index_sha256 != self.index.sha256:
             raise UserError(
-                f"{folder}: trained on other shards than those in {self.index.folder} now (the index differs); "
+                f"{folder}: trained on other shards than those in {self.index.place} now (the index differs); "
                 "give the shards it started with as --data.index, or choose another --out"
             )
         return state
