@@ -13,7 +13,7 @@ export UV_SYSTEM_CERTS ?= 1
 # Real data for tests and benches, where a sibling folder has it.
 export WSOL_DATA ?= $(wildcard $(abspath ../shared/data))
 
-.PHONY: help setup quickstart test test-all check lock clean
+.PHONY: help setup quickstart test test-all check audit lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ check: $(STAMP) ## ruff, mypy on the package, import directions
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/unit/test_import_directions.py
+
+audit: $(UV) ## look up every locked package for known vulnerabilities (error 1: some; error 3: could not ask)
+	@$(PYTHON) .ci/audit.py $(UV) .tools/cache requirements-cpu.lock requirements-gpu.lock
 
 lock: $(UV) ## renew both lock files, one extra at a time
 	for extra in cpu gpu; do $(UV) pip compile --universal --python-version 3.11 --extra $$extra --extra dev pyproject.toml \

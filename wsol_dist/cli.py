@@ -29,6 +29,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(module: str, argv: list[str]) -> int:
     """Call a command module's `main(argv)`; a user's mistake becomes lines on stderr and code 2."""
+    os.umask(os.umask(0o077) | 0o002)  # whatever it was, other users may not write what we write
     try:
         return importlib.import_module(module).main(argv)
     except BrokenPipeError:  # the reader, `head` say, has seen enough

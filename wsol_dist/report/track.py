@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from wsol_dist import first_error
 from wsol_dist.report.config import TrackConfig
 from wsol_dist.report.console import BarConsole, PlainConsole, open_console
 from wsol_dist.report.jsonl import METRICS_FILE, JsonLines, read_metrics
@@ -44,6 +45,8 @@ class Track:
         says_rows: bool = True,
     ) -> None:
         self._console, self._rows, self._wandb, self._says_rows = console, rows, wandb, says_rows
+        if wandb:
+            first_error.alerts.append(self.failed)
 
     @classmethod
     def open(
@@ -107,10 +110,20 @@ class Track:
         if self._wandb:
             self._wandb.alert(title, text)
 
+    def failed(self, title: str, text: str) -> None:
+        """Ends the W&B run as failed, behind an alert that says why; once. The console says it elsewhere, last."""
+        wandb, self._wandb = self._wandb, None
+        if wandb:
+            wandb.exit_code = 1
+            wandb.alert(title, text)
+            wandb.finish()
+
     def close(self) -> None:
         """Ends the bar, the file and the W&B run; a second call does nothing."""
         console, rows, wandb = self._console, self._rows, self._wandb
         self._rows = self._wandb = None
+        if self.failed in first_error.alerts:
+            first_error.alerts.remove(self.failed)
         if rows:
             rows.close()
         if isinstance(console, BarConsole):
@@ -125,8 +138,8 @@ class Track:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._wandb and kind is not None and issubclass(kind, Exception):
-            self._wandb.exit_code = 1
+        if self._wandb and isinstance(error, Exception):
+            self.failed(*first_error.failed(error))
         self.close()
 
 

@@ -1,0 +1,45 @@
+"""One rank that fails in a chosen way, as srun would start it: python -m tests.dist.failing_rank HOW FOLDER."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from wsol_dist import cli, ranks
+from wsol_dist.errors import UserError
+from wsol_dist.first_error import FirstError
+from wsol_dist.ranks import Ranks
+from wsol_dist.report.config import TrackConfig
+from wsol_dist.report.track import Track
+
+
+def main(argv: list[str]) -> int:
+    """What `cli.run` calls."""
+    how, folder = argv[0], Path(argv[1])
+    own = ranks.from_environment()
+    with FirstError(folder, own):
+        config = TrackConfig(wandb="offline" if "wandb" in argv[2:] else "off")
+        with Track.open(folder, config, job="train", resolved={}, total_steps=5, enabled=own.is_main):
+            fail(own, how)
+    return 0
+
+
+def fail(own: Ranks, how: str) -> None:
+    """Rank 1 fails (rank 0 for `rank 0 ...`); the others wait for it, as in training."""
+    if how == "mistake":
+        raise UserError("the cup is empty; fill it")
+    own.barrier()  # rank 0 has its log open
+    failing = 0 if how.startswith("rank 0") else 1
+    if own.rank == failing:
+        time.sleep(0.2)
+        if how.endswith("killed"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ValueError("the cup is empty")
+    own.barrier()
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run("tests.dist.failing_rank", sys.argv[1:]))
