@@ -16,7 +16,7 @@ MAX_PIXELS = 100_000_000
 # PIL warns from 90 million pixels on; above our own limit an image is refused by name.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 """What is decoded, whatever a file calls itself: PIL would hand others, EPS say, to programs outside."""
 
 END_OF_JPEG, END_OF_PNG = b"\xff\xd9", b"IEND\xaeB\x60\x82"
@@ -89,7 +89,17 @@ def _decode_any(data: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS}")
-        if image.mode.startswith("I"):
-            # PIL clips 16-bit grey at 255 instead of scaling it.
-            return np.repeat((np.asarray(image, dtype=np.uint32) >> 8).astype(np.uint8)[..., None], 3, axis=2)
-        return np.asarray(image.convert("RGB"))
+        return to_rgb(image)
+
+
+def to_rgb(image: Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8 RGB as a viewer shows it: 16-bit grey scaled, what is transparent on white, of several frames
+    the first."""
+    if image.mode.startswith("I"):
+        # PIL clips 16-bit grey at 255 instead of scaling it.
+        return np.repeat((np.asarray(image, dtype=np.uint32) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        # The colour below a transparent pixel is anything, often black.
+        rgba = image.convert("RGBA")
+        return np.asarray(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB"))
+    return np.asarray(image.convert("RGB"))
