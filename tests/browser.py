@@ -30,6 +30,11 @@ FLAGS = (
     "--remote-debugging-pipe",
 )
 TIMEOUT_S = 60.0
+KEYS = {
+    "Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "End": 35, "Home": 36,
+    "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40,
+}  # fmt: skip
+"""What the browser calls the keys that are no letters."""
 
 
 def chromium() -> str:
@@ -98,8 +103,10 @@ class Browser:
                 return answer["result"]
             self._note(answer)
 
-    def open(self, path: Path, *, width_px: int = 1400, dark: bool = False, script: bool = True) -> None:
-        """Load a file and wait until it is there, with everything it fetches."""
+    def open(
+        self, page: Path | str, *, width_px: int = 1400, dark: bool = False, script: bool = True
+    ) -> None:
+        """Load a file or an address and wait until it is there, with everything it fetches."""
         self.errors.clear()
         self.requests.clear()
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
@@ -107,9 +114,10 @@ class Browser:
         size = {"width": width_px, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         self.call("Emulation.setDeviceMetricsOverride", **size)
         self.call("Emulation.setScriptExecutionDisabled", value=not script)
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        url = page if isinstance(page, str) else page.resolve().as_uri()
+        self.call("Page.navigate", url=url)
         deadline = time.monotonic() + TIMEOUT_S
-        while self.run("document.readyState + location.protocol") != "completefile:":
+        while self.run("document.readyState + location.protocol") != f"complete{url.split('//')[0]}":
             assert time.monotonic() < deadline, "the page does not load"
             time.sleep(0.05)
 
@@ -119,13 +127,23 @@ class Browser:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def press(self, key: str) -> None:
+    def press(self, key: str, *, shift: bool = False) -> None:
         """A key on whatever has the focus."""
-        text = {"Enter": "\r", " ": " "}.get(key, "")
-        code = {"Tab": 9, "Enter": 13, " ": 32, "ArrowLeft": 37, "ArrowRight": 39, "ArrowDown": 40}[key]
+        text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
+        code = KEYS.get(key) or ord(key.upper())
         named = {"key": key, "code": "Space" if key == " " else key, "windowsVirtualKeyCode": code}
+        named |= {"modifiers": 8 if shift else 0}
         self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **named)
         self.call("Input.dispatchKeyEvent", type="keyUp", **named)
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Press the pointer's button at one place of the window and let go at another."""
+        steps = [("mouseMoved", start), ("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end)]
+        for kind, (x, y) in steps:
+            held = 0 if steps[0] == (kind, (x, y)) else 1
+            self.call(
+                "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=held, clickCount=1
+            )
 
     def screenshot(self, path: Path) -> None:
         """The whole page as PNG."""
