@@ -82,13 +82,13 @@ def check_classes(path: Path, index: Index, *, cure: str) -> None:
     names = trained_classes(path)
     if names is not None and len(names) != len(index.classes):
         raise UserError(
-            f"{path} is for {len(names)} classes, the shards in {index.folder} have {len(index.classes)}; {cure}"
+            f"{path} is for {len(names)} classes, the shards in {index.place} have {len(index.classes)}; {cure}"
         )
     for label, (there, here) in enumerate(zip(names or index.classes, index.classes, strict=True)):
         # A class that is only called by its number has no name to compare.
         if there != here and str(label) not in (there, here):
             raise UserError(
-                f"{path}: class {label} is {there!r} there and {here!r} in the shards in {index.folder}; {cure}"
+                f"{path}: class {label} is {there!r} there and {here!r} in the shards in {index.place}; {cure}"
             )
 
 

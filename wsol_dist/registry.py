@@ -19,6 +19,7 @@ METHODS = {
     "cam": "wsol_dist.methods.cam:CAM",
     "mmcst": "wsol_dist.methods.mmcst:MMCST",
     "molt": "wsol_dist.methods.molt:MOLT",
+    "segmenter": "wsol_dist.methods.segmenter:Segmenter",
     "ts_cam": "wsol_dist.methods.ts_cam:TSCAM",
     "weight_map": "wsol_dist.methods.weight_map:WeightMap",
 }

@@ -153,6 +153,58 @@ def test_visual_tokens_bring_no_text_and_every_class_starts_alike():
     assert all(p.grad is not None for p in method.parameters() if p.requires_grad)
 
 
+# Text tokens of some classes only
+
+
+def test_text_tokens_of_a_few_classes_keep_the_sequence_short():
+    method = build(text_top=2).eval()
+    first = method._first_pass(images())
+    assert first.shape == (3, NUM_CLASSES)
+    chosen = method._chosen(first, MULTI_HOT > 0)
+    assert chosen.shape == (3, 2)
+    own = [set(row.nonzero()[:, 0].tolist()) for row in MULTI_HOT]
+    taken = [set(row.tolist()) for row in chosen]
+    assert own[0] <= taken[0], "own classes come first"
+    assert own[1] <= taken[1]
+    assert taken[2] <= own[2], "more own classes than tokens"
+    assert taken[1] - own[1] <= set(first[1].topk(2).indices.tolist()), "then the highest"
+    token, _ = method._run(images(), chosen, keep=False)
+    assert token.shape[1] == NUM_CLASSES + 2 + 16
+    found = method._correlations(token, chosen)
+    assert {name: value.shape[1] for name, value in found.items()} == {"c2p": NUM_CLASSES, "t2p": 2}
+    out = method(images(), MULTI_HOT)
+    assert out["text_found"] <= 1
+    parts = [value for name, value in out.items() if name.startswith("loss_")]
+    assert len(parts) == 4
+    torch.testing.assert_close(out["loss"], torch.stack(parts).sum())
+
+
+def test_probabilities_do_not_know_which_classes_were_asked_for():
+    method = build(text_top=2).eval()
+    asked = method.localize(images(), torch.tensor([[0], [3], [1]]))
+    unasked = method.localize(images())
+    assert torch.equal(asked.prob_BC, unasked.prob_BC)
+    assert torch.equal(unasked.class_BK[:, 0], unasked.prob_BC.argmax(dim=1))
+
+
+def test_the_text_map_is_the_wanted_class_whatever_its_place():
+    method = build(text_top=3, maps="t2p", affinity=False).eval()
+    wanted = torch.tensor([[3, 0], [2, 4], [1, 3]])
+    found, turned = (method.localize(images(), one).map_BKhw for one in (wanted, wanted.flip(1)))
+    torch.testing.assert_close(found, turned.flip(1))
+    assert not torch.allclose(found[:, 0], found[:, 1])
+
+
+def test_text_of_all_classes_is_no_choice_at_all():
+    whole = build(text_top=NUM_CLASSES)
+    assert whole._first_pass(images()) is None
+    assert torch.equal(maps(whole), maps(build()))
+    with pytest.raises(ValueError, match="text_top"):
+        build(text_top=0)
+    with pytest.raises(ValueError, match="text_top"):
+        build(text_top=2, tokens="visual")
+
+
 # Maps
 
 
@@ -168,6 +220,7 @@ def test_visual_tokens_bring_no_text_and_every_class_starts_alike():
         {"maps": "c2p"},
         {"combine": "product"},
         {"affinity": False},
+        {"text_top": 2},
         {"scales": (1.0, 0.75)},
         {"flip": True},
     ],

@@ -235,7 +235,7 @@ class Column:
         if about.source != index.sha256:
             raise UserError(
                 f"{folder}: a column of other shards (their index has sha256 {about.source[:12]}) than those in "
-                f"{index.folder} ({index.sha256[:12]}); give the shards it was made from, or make it again"
+                f"{index.place} ({index.sha256[:12]}); give the shards it was made from, or make it again"
             )
         return cls(folder, about, shards, _checked_rows(folder, shards, raw.get("rows_sha256"), index))
 
@@ -312,7 +312,7 @@ def _checked_rows(folder: Path, shards: Iterable[Shard], sha256: Any, index: Ind
     for shard in shards:
         if shard.file not in known:
             raise UserError(
-                f"{folder / COLUMN_FILE}: refused file name {shard.file!r}: no shard of {index.folder}"
+                f"{folder / COLUMN_FILE}: refused file name {shard.file!r}: no shard of {index.place}"
             )
         if problem := tar_problem(folder, shard):
             raise UserError(f"{problem}; make the column again, or copy the folder again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +21,8 @@ class DataConfig:
     """Split to train on."""
     resize_px: int | None = None
     """Side to which a training image is squashed before the random crop; None for 8/7 of the method's input."""
+    resize_max_px: int | None = None
+    """Draw that side anew for each image, from `resize_px` up to this one; None keeps `resize_px`."""
     flip: bool = True
     """Flip a training image left-right with probability one half."""
     decoder: Literal["scaled", "full"] = "scaled"
@@ -37,6 +40,9 @@ class DataConfig:
     embeddings: str = ""
     """Folder of a column of embeddings of these shards' images or captions (`wsol embed`), for methods that learn from
     them; they come with the images."""
+    targets: str = ""
+    """Folder of a column of label maps of these shards' images (`wsol pseudo-label`), for methods that learn the class
+    of every pixel; they are resized, cropped and flipped with the images."""
     max_bad: float = 0.001
     """Share of a split's images that may fail to decode before training or evaluation ends with their names; at least
     one image, unless it is 0."""
@@ -47,5 +53,7 @@ class DataConfig:
                 raise ValueError(f"{name} must be {least} or more, given {getattr(self, name)}")
         if self.resize_px is not None and self.resize_px < 1:
             raise ValueError(f"resize_px must be 1 or more, given {self.resize_px}")
+        if self.resize_max_px is not None and self.resize_max_px < (self.resize_px or math.inf):
+            raise ValueError(f"resize_max_px must be resize_px or more, given {self.resize_max_px}; set both")
         if not 0 <= self.max_bad <= 1:
             raise ValueError(f"max_bad is a share from 0 to 1, given {self.max_bad}")

@@ -193,9 +193,7 @@ class Index(IndexFile):
         Raises:
             UserError: it stays away.
         """
-        return (
-            self.remote.fetch(self.wanted(shard)) if self.remote else self.folder / self.shards[shard].file
-        )
+        return self.remote.fetch(self.wanted(shard)) if self.remote else self.folder / self.shards[shard].file
 
     def open(self, shard: int) -> int:
         """A descriptor of a shard's tar, to be closed by the caller; of a remote folder it is fetched first.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,8 +21,8 @@ from wsol_dist.data.columns import Column
 from wsol_dist.data.config import DataConfig
 from wsol_dist.data.decode import DecodeError, decode_rgb
 from wsol_dist.data.index import Index, Rows
-from wsol_dist.data.order import epoch_order, rank_rows, steps_per_epoch
-from wsol_dist.data.pairs import FOUR, class_fours
+from wsol_dist.data.label_maps import LabelMaps
+from wsol_dist.data.order import TrainingOrder, rank_share
 from wsol_dist.data.ring import Request, Requests, Ring
 from wsol_dist.data.sample import Sample
 from wsol_dist.data.shard import StoredSample, read_sample, to_sample
@@ -30,10 +31,16 @@ from wsol_dist.errors import UserError
 
 PREFETCH = 4
 """Batches that each loader process has ready or in work."""
-Beside = tuple[np.ndarray, np.ndarray | None]
-"""Labels and embeddings of a batch."""
 MAX_OPEN_FILES = 128
 """Tars that a loader process holds open: more than an epoch's lanes, far fewer than a process may open."""
+
+
+class Beside(NamedTuple):
+    """What comes with the images of a batch."""
+
+    label_B: np.ndarray
+    embedding_BE: np.ndarray | None = None
+    target_BHW: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,16 +55,15 @@ class TrainingBatch:
     """Ids of images that did not decode; the split's next readable one stands in for each."""
     embedding_BE: Tensor | None = None
     """float32, where `data.embeddings` names some."""
+    target_BHW: Tensor | None = None
+    """uint8 label maps, where `data.targets` names some: 0 background, class + 1, 255 not to be learned."""
 
     def pin_memory(self) -> TrainingBatch:
         """Called by the loader where there is a GPU: copies to it then run beside the computation."""
-        embedding_BE = None if self.embedding_BE is None else self.embedding_BE.pin_memory()
-        return dataclasses.replace(
-            self,
-            image_BCHW=self.image_BCHW.pin_memory(),
-            label_B=self.label_B.pin_memory(),
-            embedding_BE=embedding_BE,
-        )
+        pinned: dict[str, Any] = {
+            name: value.pin_memory() for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return dataclasses.replace(self, **pinned)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,18 +182,20 @@ def _arrived(ring: int, slot: int, beside: Beside, broken: list[str]) -> Trainin
 
 
 def _batch(image_BCHW: Tensor, beside: Beside, broken: list[str]) -> TrainingBatch:
-    label_B, embedding_BE = (None if array is None else torch.from_numpy(array) for array in beside)
-    assert label_B is not None
-    return TrainingBatch(image_BCHW=image_BCHW, label_B=label_B, broken=broken, embedding_BE=embedding_BE)
+    tensors: dict[str, Any] = {
+        name: None if array is None else torch.from_numpy(array) for name, array in beside._asdict().items()
+    }
+    return TrainingBatch(image_BCHW=image_BCHW, broken=broken, **tensors)
 
 
 class TruthReader:
-    """What comes beside the images of a split: labels of one kind or the other, and embeddings if there are."""
+    """What comes beside the images of a split: labels of either kind, and embeddings and label maps if there are."""
 
-    def __init__(self, index: Index, rows: Rows, split: str, embeddings: str) -> None:
+    def __init__(self, index: Index, rows: Rows, split: str, embeddings: str, targets: str = "") -> None:
         self.rows, self.split = rows, split
         self.num_classes = len(index.classes) if index.multi_label else None
         self.column = Column.open(Path(embeddings), index) if embeddings else None
+        self.targets = LabelMaps.open(targets, index, split) if targets else None
 
     def read(self, rows: Sequence[int]) -> Beside:
         """Labels (B,) int64 or (B, C) float32 and embeddings (B, E) float32 or None, of rows of the split."""
@@ -197,7 +205,9 @@ class TruthReader:
             labels = np.zeros((len(rows), self.num_classes), np.float32)
             for place, row in enumerate(rows):
                 labels[place, list(self.rows.labels(row))] = 1
-        return labels, None if self.column is None else np.stack([self._embedding(row) for row in rows])
+        return Beside(
+            labels, None if self.column is None else np.stack([self._embedding(row) for row in rows])
+        )
 
     def _embedding(self, row: int) -> np.ndarray:
         assert self.column is not None
@@ -223,7 +233,7 @@ class TrainingSet(Dataset[TrainingBatch]):
         scaled: bool,
     ) -> None:
         self.reader, self.truths, self.transform, self.seed = reader, truths, transform, seed
-        self.cover_px = transform.resize_px if scaled else None
+        self.cover_px = (transform.resize_max_px or transform.resize_px) if scaled else None
 
     def __getitems__(self, request: Request[tuple[int, int]]) -> TrainingBatch | InSlot:
         """The loader's way to ask for a whole batch at once."""
@@ -234,11 +244,17 @@ class TrainingSet(Dataset[TrainingBatch]):
             image_BCHW = Ring.of(request.ring).write(request.slot)
         rows: list[int] = []
         broken: list[str] = []
+        targets: list[np.ndarray] = []
         for image_CHW, (epoch, row) in zip(image_BCHW, request.items, strict=True):
             rgb_HWC, at = self._readable(row, broken)
             image_CHW.copy_(self.transform(rgb_HWC, np.random.default_rng([self.seed, epoch, row])))
             rows.append(at)
+            if self.truths.targets is not None:
+                again = np.random.default_rng([self.seed, epoch, row])
+                targets.append(self.transform.labels(self.truths.targets.read(at), again).numpy())
         beside = self.truths.read(rows)
+        if targets:
+            beside = beside._replace(target_BHW=np.stack(targets))
         if request.slot is None:
             return _batch(image_BCHW, beside, broken)
         return InSlot(ring=request.ring, slot=request.slot, beside=beside, broken=broken)
@@ -292,54 +308,6 @@ class EvaluationSet(Dataset[tuple[Tensor, bool, Sample]]):
             return black, False, truth
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingOrder:
-    """Which rows a rank reads from a global step on: the loader's batch sampler."""
-
-    shard_of_row: np.ndarray
-    data: DataConfig
-    seed: int
-    global_batch: int
-    accumulation: int
-    rank: int
-    world: int
-    first_step: int
-    last_step: int
-    """Exclusive."""
-    label_of_row: np.ndarray | None = None
-    """Class of each row; `class_pairs` needs it."""
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        per_epoch = steps_per_epoch(len(self.shard_of_row), self.global_batch)
-        known = (-1, np.empty(0, dtype=np.int64))
-        for step in range(self.first_step, self.last_step):
-            epoch, step_in_epoch = divmod(step, per_epoch)
-            if known[0] != epoch:
-                known = (epoch, self._epoch(epoch))
-            rows = rank_rows(
-                known[1],
-                step=step_in_epoch,
-                global_batch=self.global_batch,
-                rank=self.rank,
-                world=self.world,
-                unit=FOUR if self.data.order == "class_pairs" else 1,
-            )
-            for micro in np.split(rows, self.accumulation):
-                yield [(epoch, row) for row in micro.tolist()]
-
-    def __len__(self) -> int:
-        return (self.last_step - self.first_step) * self.accumulation
-
-    def _epoch(self, epoch: int) -> np.ndarray:
-        order = epoch_order(
-            self.shard_of_row, seed=self.seed, epoch=epoch, lanes=self.data.lanes, window=self.data.window
-        )
-        if self.data.order == "uniform":
-            return order
-        assert self.label_of_row is not None
-        return class_fours(order, self.label_of_row, seed=self.seed, epoch=epoch)
-
-
 def training_batches(
     index: Index,
     data: DataConfig,
@@ -350,9 +318,12 @@ def training_batches(
     """Micro-batches of one rank in the given order, decoded in `data.workers` processes."""
     reader = ShardReader(index, data.train_split)
     transform = TrainTransform(
-        resize_px=data.resize_px or round(image_px * 8 / 7), image_px=image_px, flip=data.flip
+        resize_px=data.resize_px or round(image_px * 8 / 7),
+        image_px=image_px,
+        flip=data.flip,
+        resize_max_px=data.resize_max_px,
     )
-    truths = TruthReader(index, reader.rows, data.train_split, data.embeddings)
+    truths = TruthReader(index, reader.rows, data.train_split, data.embeddings, data.targets)
     dataset = TrainingSet(reader, truths, transform, seed=order.seed, scaled=data.decoder == "scaled")
     requests = Requests(
         reader.ahead(order, row_of=lambda item: item[1]),
@@ -380,7 +351,7 @@ def evaluation_batches(
     """
     reader = ShardReader(index, split)
     wanted = np.arange(len(reader)) if positions is None else np.asarray(positions, np.int64)
-    own = wanted[rank::world]
+    own = rank_share(wanted, rank=rank, world=world)
     per_rank = -(-len(wanted) // world)
     # Padding repeats the first row: ranks then do equal numbers of forward passes, even with more ranks than images.
     padded = np.concatenate([own, np.full(per_rank - len(own), wanted[0], dtype=np.int64)])
@@ -413,7 +384,18 @@ def _loader(dataset: Dataset[Any], batches: Any, workers: int, collate: Any) -> 
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=PREFETCH if workers else None,
+        worker_init_fn=_outlive_a_stop,
     )
+
+
+def _outlive_a_stop(worker: int) -> None:
+    """In a loader process: what a scheduler signals to all processes of a job is for the rank, which ends its loaders.
+
+    A second SIGTERM ends it: the rank's own, where it does not end otherwise.
+    """
+    for one in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(one, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def _as_it_is(batch: Any) -> Any:

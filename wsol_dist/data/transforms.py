@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 
@@ -17,11 +18,28 @@ class TrainTransform:
     resize_px: int
     image_px: int
     flip: bool
+    resize_max_px: int | None = None
+    """The side is drawn from `resize_px` to this one; None is always `resize_px`."""
 
     def __call__(self, rgb_HWC: np.ndarray, rng: np.random.Generator) -> Tensor:
         """(3, image_px, image_px) uint8."""
-        image = squash(rgb_HWC, self.resize_px)
-        top, left = rng.integers(0, self.resize_px - self.image_px + 1, size=2).tolist()
+        side_px = self._side(rng)
+        return self._crop(squash(rgb_HWC, side_px), side_px, rng)
+
+    def labels(self, label_HW: np.ndarray, rng: np.random.Generator) -> Tensor:
+        """A label map of the whole image, (image_px, image_px) uint8: as the image is with an equal generator."""
+        side_px = self._side(rng)
+        label_1HW = torch.from_numpy(np.require(label_HW, requirements=["C", "W"]))[None]
+        resized = F.resize(label_1HW, [side_px, side_px], interpolation=InterpolationMode.NEAREST_EXACT)
+        return self._crop(resized, side_px, rng)[0]
+
+    def _side(self, rng: np.random.Generator) -> int:
+        if self.resize_max_px is None:
+            return self.resize_px
+        return int(rng.integers(self.resize_px, self.resize_max_px + 1))
+
+    def _crop(self, image: Tensor, side_px: int, rng: np.random.Generator) -> Tensor:
+        top, left = rng.integers(0, side_px - self.image_px + 1, size=2).tolist()
         image = image[:, top : top + self.image_px, left : left + self.image_px]
         return image.flip(-1) if self.flip and rng.random() < 0.5 else image
 

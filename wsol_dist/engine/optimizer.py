@@ -76,7 +76,9 @@ def state_per_element(config: TrainConfig) -> float:
     optimizer = _create([parameter], config)
     parameter.grad = torch.ones(PROBE_SIZE)
     optimizer.step()
-    kept = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
+    kept = [
+        value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)
+    ]
     return sum(value.numel() for value in kept if value.numel() > 1) / parameter.numel()
 
 

@@ -21,7 +21,7 @@ from wsol_dist.evaluator import cases
 from wsol_dist.evaluator.cases import Case
 from wsol_dist.evaluator.counting import Predicted, Share
 from wsol_dist.evaluator.evaluation import Evaluation
-from wsol_dist.evaluator.localize import localize_every_class
+from wsol_dist.evaluator.localize import Localized, localize_every_class
 from wsol_dist.evaluator.refined import Refiner, open_refiner
 from wsol_dist.evaluator.save_maps import MapSaver
 from wsol_dist.methods.base import Method
@@ -144,6 +144,12 @@ def score_split(
             if not _is_hidden(number.name, hidden)
         ],
         curves={name: curve for name, curve in curves.items() if not _is_hidden(name, hidden)},
+        by_class={
+            name: values
+            for metric in metrics
+            for name, values in metric.by_class_values(threshold).items()
+            if not _is_hidden(name, hidden)
+        },
         rows=every,
         num_images=len(rows),
         cases=show(every),
@@ -178,15 +184,14 @@ def predicted(
         workers=config.workers,
         image_px=method.image_px,
     ):
-        prob_BC, map_BKhw = localize_every_class(method, batch, ranks.device, refiner=refiner)
+        found = localize_every_class(method, batch, ranks.device, refiner=refiner)
         yield [
             Predicted(
                 row=int(batch.row_B[at]),
                 scored=_scored(
                     batch,
                     int(at),
-                    prob_BC[at],
-                    map_BKhw[at],
+                    found,
                     multi_label=multi_label,
                     rows=rows,
                     config=config,
@@ -199,8 +204,7 @@ def predicted(
 def _scored(
     batch: EvaluationBatch,
     at: int,
-    prob_C: np.ndarray,
-    map_Khw: np.ndarray,
+    found: Localized,
     *,
     multi_label: bool,
     rows: Rows,
@@ -213,14 +217,15 @@ def _scored(
     return Scored(
         id=truth.id,
         label=int(batch.label_B[at]),
-        prob_C=prob_C,
-        map_hw=map_Khw[0],
+        prob_C=found.prob_BC[at],
+        map_hw=found.map_BKhw[at, 0],
         size_px=config.size_px,
         boxes_xyxy=boxes,
         box_frame_wh=frame,
         mask=truth.mask,
         semantic=truth.semantic,
-        map_Khw=map_Khw[: len(truth.labels)],
+        map_Khw=found.map_BKhw[at, : len(truth.labels)],
+        segment_Chw=None if found.segment_BChw is None else found.segment_BChw[at],
         label_K=truth.labels,
         normalise=config.normalise,
         decoded=bool(batch.decoded_B[at]),

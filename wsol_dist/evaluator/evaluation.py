@@ -25,6 +25,8 @@ class Evaluation:
     records: list[MetricRecord]
     curves: dict[str, np.ndarray]
     """Percentages by threshold position."""
+    by_class: dict[str, np.ndarray]
+    """What some numbers are the mean of: percentages of the background and of each class, NaN where it never occurs."""
     rows: RowFile
     """One an image, in the order of the index; on the first rank only, elsewhere empty. They lie on disk, so
     iterate as often as needed, but hold no list of them."""

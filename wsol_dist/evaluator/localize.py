@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -11,18 +13,29 @@ from wsol_dist.evaluator.refined import Refiner
 from wsol_dist.methods.base import Method
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Localized:
+    """A batch's `Localization` in numpy, float32, its maps perhaps refined."""
+
+    prob_BC: np.ndarray
+    map_BKhw: np.ndarray
+    class_BK: np.ndarray
+    segment_BChw: np.ndarray | None
+    """Of methods that segment: the background's probabilities and all classes'."""
+
+
 def localize_true_class(
     method: Method, batch: EvaluationBatch, device: torch.device, *, refiner: Refiner | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities (B, C) and the maps of the true classes, of several the first (B, h, w), float32 on the CPU."""
-    prob_BC, map_BKhw = localize_classes(method, batch, batch.label_B[:, None], device, refiner=refiner)
-    return prob_BC, map_BKhw[:, 0]
+    found = localize_classes(method, batch, batch.label_B[:, None], device, refiner=refiner)
+    return found.prob_BC, found.map_BKhw[:, 0]
 
 
 def localize_every_class(
     method: Method, batch: EvaluationBatch, device: torch.device, *, refiner: Refiner | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities (B, C) and the maps of all classes of each image (B, K, h, w), float32 on the CPU.
+) -> Localized:
+    """Probabilities and the maps of all classes of each image, on the CPU.
 
     K is the most that an image of the batch has; behind an image's own classes its first one is repeated.
     """
@@ -39,10 +52,15 @@ def localize_classes(
     device: torch.device,
     *,
     refiner: Refiner | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities (B, C) and the maps of the wanted classes (B, K, h, w), float32 on the CPU."""
+) -> Localized:
+    """Probabilities and the maps of the wanted classes, on the CPU."""
     image_BCHW = normalise(batch.image_BCHW.to(device, non_blocking=True), method.mean, method.std)
     with torch.inference_mode():
         found = method.localize(image_BCHW, class_BK.to(device))
     map_BKhw = found.map_BKhw if refiner is None else refiner(found.map_BKhw, batch.row_B.tolist())
-    return found.prob_BC.float().cpu().numpy(), map_BKhw.float().cpu().numpy()
+    return Localized(
+        prob_BC=found.prob_BC.float().cpu().numpy(),
+        map_BKhw=map_BKhw.float().cpu().numpy(),
+        class_BK=class_BK.cpu().numpy(),
+        segment_BChw=None if found.segment_BChw is None else found.segment_BChw.float().cpu().numpy(),
+    )

@@ -20,7 +20,7 @@ from wsol_dist.evaluator.work import Work
 from wsol_dist.metrics.config import ValConfig
 from wsol_dist.metrics.select import Candidate, Guard, choose_best
 from wsol_dist.report import filmstrip
-from wsol_dist.report.table import print_scores
+from wsol_dist.report.table import print_by_class, print_scores
 from wsol_dist.report.track import Picture, Track
 
 
@@ -60,6 +60,7 @@ def publish(evaluation: Evaluation, work: Work, track: Track, *, table: bool = T
         track.images(f"{group}/filmstrip", shown, step=work.step)
     if table:
         print_scores(numbers, title=f"{work.config.name} · {work.checkpoint} · {evaluation.split}")
+        print_by_class(record.by_class_json(evaluation))
         track.line(f"{evaluation.num_images} images in {evaluation.seconds:.1f} s; written: {path}")
     else:
         track.line(one_line(evaluation, work))

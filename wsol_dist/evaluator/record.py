@@ -22,6 +22,7 @@ from wsol_dist.report.rows import write_rows
 
 FOLDER = "eval"
 JPEG_QUALITY = 82
+BACKGROUND = "(background)"
 
 
 def stem(split: str, step: int) -> str:
@@ -114,6 +115,19 @@ def _numbers(evaluation: Evaluation) -> dict[str, Any]:
         "threshold": evaluation.threshold.to_json(),
         "metrics": [record.to_json() for record in evaluation.records],
         "curves": {name: curve.tolist() for name, curve in evaluation.curves.items()},
+        "by_class": by_class_json(evaluation),
+    }
+
+
+def by_class_json(evaluation: Evaluation) -> dict[str, list[dict[str, Any]]]:
+    """What numbers are the means of, by their names: the background and each class; one that never occurs has none."""
+    names = (BACKGROUND, *evaluation.classes)
+    return {
+        number: [
+            {"class": name, "value": None if np.isnan(value) else float(value)}
+            for name, value in zip(names, values, strict=True)
+        ]
+        for number, values in evaluation.by_class.items()
     }
 
 

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from wsol_dist.errors import UserError
 
+Classes = Tensor | int | None
+"""Whose maps are wanted: (B, K) class numbers, the K most probable ones, or (None) the most probable one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class GivenData:
@@ -43,6 +46,11 @@ class MethodConfig:
         """Whether `forward` takes several labels an image."""
         return False
 
+    @property
+    def takes_targets(self) -> bool:
+        """Whether `forward` wants a label map of each image (`data.targets`) as a third argument."""
+        return False
+
     def data_problem(self, data: GivenData) -> str | None:
         """What of the shards and the columns beside them does not go with this method; None where all does.
 
@@ -66,6 +74,8 @@ class Localization:
     """(B, K) int64: the classes whose maps these are."""
     map_BKhw: Tensor
     """(B, K, h, w) float32: raw signed scores on the method's own grid; the metrics resize and normalise."""
+    segment_BChw: Tensor | None = None
+    """(B, 1 + C, h, w) float32, of methods that segment: probabilities at each place, the background's first."""
 
 
 class Method(nn.Module):
@@ -86,24 +96,29 @@ class Method(nn.Module):
             image_BCHW: normalised images, float.
             label_B: int64 class numbers; of a multi-label set (B, C) float32, 1 for each class of the image, else 0,
                 which only methods get that take it. With `data.embeddings` the images' embeddings (B, E) float32
-                follow as a third argument.
+                follow as a third argument, with `data.targets` label maps (B, H, W) uint8 of the images' size: 0
+                background, class + 1, 255 not to be learned.
 
         Returns:
             Scalars by name. `loss` is what is minimised, the others are logged beside it.
         """
         raise NotImplementedError
 
-    def localize(self, image_BCHW: Tensor, class_BK: Tensor | None = None) -> Localization:
+    def localize(self, image_BCHW: Tensor, class_BK: Classes = None) -> Localization:
         """Class probabilities and the maps of the wanted classes; without gradient, in eval mode.
 
         Args:
             image_BCHW: normalised images, float.
-            class_BK: the wanted classes; None for the most probable one (K = 1).
+            class_BK: the wanted classes; K for the K most probable ones, in that order; None for the most probable one.
         """
         raise NotImplementedError
 
     def take_class_names(self, names: Sequence[str]) -> None:
         """Told once behind building, before weights are loaded, what the classes are called."""
+
+    def lr_scales(self) -> dict[str, float]:
+        """Parameter name -> its learning rate over `train.lr`, of those that have another than 1."""
+        return {}
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters without weight decay, besides biases and norms."""
@@ -182,12 +197,15 @@ def label_accuracy(score_BC: Tensor, label_B: Tensor) -> Tensor:
     return (best_B == label_B).float().mean()
 
 
-def top_class(prob_BC: Tensor, class_BK: Tensor | None) -> Tensor:
-    """The wanted classes, or the most probable one: (B, K) int64."""
+def top_class(prob_BC: Tensor, class_BK: Classes) -> Tensor:
+    """The wanted classes, or the K most probable ones, or the most probable one: (B, K) int64."""
+    if isinstance(class_BK, int):
+        return prob_BC.topk(class_BK, dim=1).indices
     return prob_BC.argmax(dim=1, keepdim=True) if class_BK is None else class_BK
 
 
 def pick_maps(score_BChw: Tensor, class_BK: Tensor) -> Tensor:
     """The wanted classes' maps out of all: (B, K, h, w)."""
-    rows = torch.arange(len(score_BChw), device=score_BChw.device)[:, None]
+    # Not len(), which torch.export takes for a constant.
+    rows = torch.arange(score_BChw.shape[0], device=score_BChw.device)[:, None]
     return score_BChw[rows, class_BK]

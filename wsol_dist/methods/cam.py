@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from wsol_dist.errors import UserError
-from wsol_dist.methods.base import Localization, Method, MethodConfig, label_accuracy, label_loss, top_class
+from wsol_dist.methods.base import (
+    Classes,
+    Localization,
+    Method,
+    MethodConfig,
+    label_accuracy,
+    label_loss,
+    top_class,
+)
 from wsol_dist.models.backbones import build_cnn
 from wsol_dist.models.stems import keep_bn_eval
 from wsol_dist.models.weights import load_checked
@@ -77,7 +85,7 @@ class CAM(Method):
         logit_BC = self.model(image_BCHW)
         return {"loss": label_loss(logit_BC, label_B), "accuracy": label_accuracy(logit_BC, label_B)}
 
-    def localize(self, image_BCHW: Tensor, class_BK: Tensor | None = None) -> Localization:
+    def localize(self, image_BCHW: Tensor, class_BK: Classes = None) -> Localization:
         with self.evaluating():
             feature_BFhw = self.model.forward_features(image_BCHW)
             prob_BC = self.model.forward_head(feature_BFhw).float().softmax(dim=1)

@@ -14,7 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsol_dist.methods.base import GivenData, Localization, Method, MethodConfig, label_accuracy, top_class
+from wsol_dist.methods.base import (
+    Classes,
+    GivenData,
+    Localization,
+    Method,
+    MethodConfig,
+    label_accuracy,
+    pick_maps,
+    top_class,
+)
 from wsol_dist.methods.context_loss import contrastive_loss, l1_loss
 from wsol_dist.methods.molt import Combine, combine_maps
 from wsol_dist.methods.multiscale import localize_views, view_sides
@@ -40,6 +49,10 @@ class MMCSTConfig(MethodConfig):
     """The transformer; its final norm is not used."""
     text: TextConfig = field(default_factory=TextConfig)
     """The class names' embeddings, which the text tokens start from."""
+    text_top: int | None = None
+    """Text tokens of so many classes an image, for sets of many classes: the wanted ones (in training the image's own),
+    filled up with those that a first pass without text ranks highest. That pass then gives the probabilities and has
+    a loss of its own; logged is the share of own classes that it found (text_found). None has all classes'."""
     tokens: Tokens = "global_local"
     """What correlates with the patches: visual the class tokens before the blocks, and no text; global both before,
     local both behind the blocks; global_local the sum."""
@@ -87,6 +100,10 @@ class MMCSTConfig(MethodConfig):
             raise ValueError(f"method.gwrp_decay: {self.gwrp_decay} is not in [0, 1]")
         if not self.scales or min(self.scales) <= 0:
             raise ValueError(f"method.scales: {self.scales}; give at least one, all above 0")
+        if self.text_top is not None and (self.text_top < 1 or self.tokens == "visual"):
+            raise ValueError(
+                f"method.text_top: {self.text_top}; 1 or more, with tokens that have text, or leave it out"
+            )
         if self.tokens == "visual" and (self.context_target != "none" or self.maps == "t2p"):
             raise ValueError(
                 "method.tokens: visual has no text tokens; set context_target none and maps fused or c2p"
@@ -126,6 +143,7 @@ class MMCST(Method):
         self.config, self.num_classes = config, num_classes
         self.image_px, self.mean, self.std = config.image_px, config.mean, config.std
         self.has_text = config.tokens != "visual"
+        self.num_text = min(config.text_top or num_classes, num_classes) if self.has_text else 0
         self.backbone = build_vit(config.backbone, config.image_px)
         # The mean over the width behind a layer norm of gain 1 and bias 0 is 0: y_cls could not learn.
         self.backbone.vit.norm = nn.Identity()
@@ -153,20 +171,28 @@ class MMCST(Method):
             target_BE: the images' frozen embeddings, where `context_target` wants them.
         """
         label_BC = one_hot(label_B, self.num_classes)
-        token_BMD, _ = self._run(image_BCHW, keep=False)
-        correlation = self._correlations(token_BMD)
-        logits = self._logits(token_BMD, correlation)
+        first_BC = self._first_pass(image_BCHW)
+        text_BT = None if first_BC is None else self._chosen(first_BC, label_BC > 0)
+        text_label_BT = label_BC if text_BT is None else label_BC.gather(1, text_BT)
+        token_BMD, _ = self._run(image_BCHW, text_BT, keep=False)
+        logits = self._logits(token_BMD, self._correlations(token_BMD, text_BT))
         losses = {
-            f"loss_{name}": F.multilabel_soft_margin_loss(logit_BC.float(), label_BC)
+            f"loss_{name}": F.multilabel_soft_margin_loss(
+                logit_BC.float(), text_label_BT if name == "t2p" else label_BC
+            )
             for name, logit_BC in logits.items()
         }
+        logged = {}
+        if first_BC is not None:
+            losses["loss_first"] = F.multilabel_soft_margin_loss(first_BC, label_BC)
+            logged["text_found"] = self._share_found(first_BC, label_BC)
         if self.config.context_target != "none":
             assert target_BE is not None, "context_target without embeddings"
-            losses["loss_context"] = self._context_loss(self._local_text(token_BMD), label_BC, target_BE)
-        accuracy = label_accuracy(self._prob(logits), label_BC)
-        return {"loss": torch.stack(list(losses.values())).sum(), **losses, "accuracy": accuracy}
+            losses["loss_context"] = self._context_loss(self._local_text(token_BMD), text_label_BT, target_BE)
+        logged["accuracy"] = label_accuracy(self._prob(logits, first_BC), label_BC)
+        return {"loss": torch.stack(list(losses.values())).sum(), **losses, **logged}
 
-    def localize(self, image_BCHW: Tensor, class_BK: Tensor | None = None) -> Localization:
+    def localize(self, image_BCHW: Tensor, class_BK: Classes = None) -> Localization:
         sides_px = view_sides(self.image_px, scales=self.config.scales, stride_px=self.backbone.stride_px)
         with self.evaluating():
             return localize_views(
@@ -194,37 +220,61 @@ class MMCST(Method):
             image_px=32, backbone=backbone, text=TextConfig(dim=16), scales=(1.0, 0.75), flip=True
         )
 
-    def _run(self, image_BCHW: Tensor, *, keep: bool) -> tuple[Tensor, list[Tensor]]:
-        """C class tokens, C text tokens, N patches behind the last block (B, M, D); with `keep` each block's input."""
+    def _run(
+        self, image_BCHW: Tensor, text_BT: Tensor | None = None, *, keep: bool, with_text: bool = True
+    ) -> tuple[Tensor, list[Tensor]]:
+        """C class tokens, T text tokens, N patches behind the last block (B, M, D); with `keep` each block's input.
+
+        Args:
+            text_BT: the classes whose text tokens take part; None for all.
+            with_text: False leaves them all out.
+        """
         vit = self.backbone.vit
         patch_BND = vit(image_BCHW)[:, vit.num_prefix_tokens :]
-        first: list[Tensor] = [self.class_token_CD]
-        if self.has_text:
-            first.append(self._global_text())
-        prefix_BPD = torch.cat(first).to(patch_BND.dtype).expand(len(patch_BND), -1, -1)
-        token_BMD = torch.cat([prefix_BPD, patch_BND], dim=1)
+        first = [self.class_token_CD.expand(patch_BND.shape[0], -1, -1)]
+        if self.has_text and with_text:
+            first.append(self._global_text(text_BT).expand(patch_BND.shape[0], -1, -1))
+        token_BMD = torch.cat([*(one.to(patch_BND.dtype) for one in first), patch_BND], dim=1)
         return run_blocks_with_inputs(vit.blocks, token_BMD) if keep else (vit.blocks(token_BMD), [])
 
-    def _global_text(self) -> Tensor:
-        return self.text_in(self.text_CE)
+    def _first_pass(self, image_BCHW: Tensor) -> Tensor | None:
+        """The class tokens' scores without any text token (B, C), which choose those; None without a choice."""
+        if self.num_text in (0, self.num_classes):
+            return None
+        token_BMD, _ = self._run(image_BCHW, keep=False, with_text=False)
+        return self._class_scores(token_BMD)
+
+    def _chosen(self, first_BC: Tensor, wanted_BC: Tensor) -> Tensor:
+        """The classes whose text tokens take part: (B, T) int64, the wanted ones in front."""
+        return first_BC.detach().masked_fill(wanted_BC, torch.inf).topk(self.num_text, dim=1).indices
+
+    def _share_found(self, first_BC: Tensor, label_BC: Tensor) -> Tensor:
+        """Of the images' own classes, the share that the first pass would choose unasked."""
+        unasked_BT = self._chosen(first_BC, torch.zeros_like(label_BC, dtype=torch.bool))
+        return label_BC.gather(1, unasked_BT).sum() / label_BC.sum().clamp_min(1)
+
+    def _global_text(self, text_BT: Tensor | None = None) -> Tensor:
+        """Of all classes (C, D), or of some for each image (B, T, D)."""
+        return self.text_in(self.text_CE if text_BT is None else self.text_CE[text_BT])
 
     def _local_text(self, token_BMD: Tensor) -> Tensor:
         return token_BMD[:, self.num_classes : self._num_prefix]
 
     @property
     def _num_prefix(self) -> int:
-        return self.num_classes * (2 if self.has_text else 1)
+        return self.num_classes + self.num_text
 
-    def _correlations(self, token_BMD: Tensor) -> dict[str, Tensor]:
-        """Of each class with each patch by kind of token: (B, C, N), signed."""
+    def _correlations(self, token_BMD: Tensor, text_BT: Tensor | None = None) -> dict[str, Tensor]:
+        """Of each class with each patch by kind of token: (B, C, N), of text tokens (B, T, N), signed."""
         patch_BDN = token_BMD[:, self._num_prefix :].transpose(1, 2)
         if self.config.scale_correlation:
             patch_BDN = patch_BDN / self.backbone.width**0.5
         class_BCD = token_BMD[:, : self.num_classes]
         found = {"c2p": self._mixed(self.class_token_CD, class_BCD, self.config.class_local) @ patch_BDN}
         if self.has_text:
-            text_BCD = self._mixed(self._global_text(), self._local_text(token_BMD), self.config.text_local)
-            found["t2p"] = text_BCD @ patch_BDN
+            local_BTD = self._local_text(token_BMD)
+            text_BTD = self._mixed(self._global_text(text_BT), local_BTD, self.config.text_local)
+            found["t2p"] = text_BTD @ patch_BDN
         return found
 
     def _mixed(self, global_CD: Tensor, local_BCD: Tensor, weight: float) -> Tensor:
@@ -233,11 +283,18 @@ class MMCST(Method):
         return global_CD + weight * local_BCD if self.config.tokens == "global_local" else global_CD
 
     def _logits(self, token_BMD: Tensor, correlation: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Of the class tokens, their mean over the width (MCTformer), and of each correlation: (B, C) float32."""
+        """Of the class tokens and of each correlation: (B, C), of text tokens (B, T), float32."""
         pooled = {name: gwrp(c_BCN.float(), self.config.gwrp_decay) for name, c_BCN in correlation.items()}
-        return {"cls": token_BMD[:, : self.num_classes].float().mean(dim=2), **pooled}
+        return {"cls": self._class_scores(token_BMD), **pooled}
 
-    def _prob(self, logits: dict[str, Tensor]) -> Tensor:
+    def _class_scores(self, token_BMD: Tensor) -> Tensor:
+        """The class tokens' mean over the width (MCTformer): (B, C) float32."""
+        return token_BMD[:, : self.num_classes].float().mean(dim=2)
+
+    def _prob(self, logits: dict[str, Tensor], first_BC: Tensor | None = None) -> Tensor:
+        """Class probabilities; of the first pass where there is one: the other was told the wanted classes."""
+        if first_BC is not None:
+            return first_BC.detach().softmax(dim=1)
         return torch.stack(list(logits.values())).detach().mean(dim=0).softmax(dim=1)
 
     def _context_loss(self, text_BCD: Tensor, label_BC: Tensor, target_BE: Tensor) -> Tensor:
@@ -255,14 +312,21 @@ class MMCST(Method):
             both_ways=self.config.contrast_both_ways,
         )
 
-    def _localize_view(self, image_BCHW: Tensor, class_BK: Tensor | None) -> Localization:
-        token_BMD, inputs = self._run(image_BCHW, keep=self.config.affinity)
-        correlation = self._correlations(token_BMD)
-        prob_BC = self._prob(self._logits(token_BMD, correlation))
+    def _localize_view(self, image_BCHW: Tensor, class_BK: Classes) -> Localization:
+        first_BC = self._first_pass(image_BCHW)
+        text_BT = None
+        if first_BC is not None:
+            class_BK = top_class(self._prob({}, first_BC), class_BK)
+            wanted_BC = torch.zeros_like(first_BC, dtype=torch.bool).scatter(1, class_BK, True)
+            text_BT = self._chosen(first_BC, wanted_BC)
+        token_BMD, inputs = self._run(image_BCHW, text_BT, keep=self.config.affinity)
+        correlation = self._correlations(token_BMD, text_BT)
+        prob_BC = self._prob(self._logits(token_BMD, correlation), first_BC)
         class_BK = top_class(prob_BC, class_BK)
+        place_BK = {"c2p": class_BK, "t2p": _places(class_BK, text_BT)}
         side = self.backbone.grid(image_BCHW.shape[2])
         maps = {
-            name: c_BCN.float().relu().take_along_dim(class_BK[:, :, None], dim=1).unflatten(2, (side, side))
+            name: pick_maps(c_BCN.float().relu().unflatten(2, (side, side)), place_BK[name])
             for name, c_BCN in correlation.items()
             if self.config.maps in ("fused", name)
         }
@@ -281,6 +345,13 @@ class MMCST(Method):
         if not vit.no_embed_class:
             token_D += vit.pos_embed.detach()[0, 0]
         self.class_token_CD.data.copy_(token_D.expand_as(self.class_token_CD))
+
+
+def _places(class_BK: Tensor, text_BT: Tensor | None) -> Tensor:
+    """Where the wanted classes lie among those whose text tokens take part: (B, K)."""
+    if text_BT is None:
+        return class_BK
+    return (text_BT[:, None] == class_BK[:, :, None]).int().argmax(dim=2)
 
 
 def one_hot(label_B: Tensor, num_classes: int) -> Tensor:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsol_dist.methods.base import (
+    Classes,
     Localization,
     Method,
     MethodConfig,
@@ -104,7 +105,7 @@ class MOLT(Method):
         accuracy = label_accuracy(prob_BC, label_B)
         return {"loss": torch.stack(list(losses.values())).sum(), **losses, "accuracy": accuracy}
 
-    def localize(self, image_BCHW: Tensor, class_BK: Tensor | None = None) -> Localization:
+    def localize(self, image_BCHW: Tensor, class_BK: Classes = None) -> Localization:
         prob_BC, class_BK, maps = self.scale_maps(image_BCHW, class_BK)
         return Localization(
             prob_BC=prob_BC,
@@ -113,7 +114,7 @@ class MOLT(Method):
         )
 
     def scale_maps(
-        self, image_BCHW: Tensor, class_BK: Tensor | None = None
+        self, image_BCHW: Tensor, class_BK: Classes = None
     ) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
         """What `localize` combines, apart: for figures.
 

@@ -8,16 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsol_dist.methods.base import Localization
+from wsol_dist.methods.base import Classes, Localization
 from wsol_dist.methods.molt import resize_square
 
-Localize = Callable[[Tensor, Tensor | None], Localization]
+Localize = Callable[[Tensor, Classes], Localization]
 
 
 def localize_views(
     localize: Localize,
     image_BCHW: Tensor,
-    class_BK: Tensor | None,
+    class_BK: Classes,
     *,
     sides_px: Sequence[int],
     flip: bool,

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsol_dist.methods.base import (
+    Classes,
     Localization,
     Method,
     MethodConfig,
@@ -78,9 +79,9 @@ class TSCAM(Method):
             image_BCHW, direction=self.config.attention_direction
         )
         score_BChw = self.head(self._patches(token_BND)).float()
-        return score_BChw, row_BN.reshape(len(row_BN), 1, *score_BChw.shape[2:])
+        return score_BChw, row_BN.reshape(row_BN.shape[0], 1, *score_BChw.shape[2:])
 
-    def localize(self, image_BCHW: Tensor, class_BK: Tensor | None = None) -> Localization:
+    def localize(self, image_BCHW: Tensor, class_BK: Classes = None) -> Localization:
         with self.evaluating():
             score_BChw, attention_B1hw = self.score_and_attention(image_BCHW)
             prob_BC = score_BChw.mean(dim=(2, 3)).softmax(dim=1)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsol_dist.errors import UserError
-from wsol_dist.methods.base import Localization, Method, MethodConfig, top_class
+from wsol_dist.methods.base import Classes, Localization, Method, MethodConfig, top_class
 from wsol_dist.models.backbones import build_cnn, download_state
 from wsol_dist.models.config import CNNConfig
 from wsol_dist.models.stems import build_timm, keep_bn_eval
@@ -140,7 +140,7 @@ class WeightMap(Method):
         assert self.g is not None
         return self.g(image_BCHW).sigmoid()
 
-    def localize(self, image_BCHW: Tensor, class_BK: Tensor | None = None) -> Localization:
+    def localize(self, image_BCHW: Tensor, class_BK: Classes = None) -> Localization:
         if self.g is None or self.classifier is None:
             raise UserError(
                 "method.stage: f has no map, there is nothing to score before g is trained; train f with "

@@ -49,6 +49,8 @@ class Scored:
     """(K, h, w) float32 raw score maps of all classes of the image, for multi-label sets; None: not made."""
     label_K: tuple[int, ...] = ()
     """Their classes, ascending."""
+    segment_Chw: np.ndarray | None = None
+    """(1 + C, h, w) float32 probabilities of the background and of every class, of methods that segment."""
     normalise: Normalise = "min_max"
     """What the fixed-threshold protocol's thresholds are a part of."""
     decoded: bool = True
@@ -146,6 +148,11 @@ class Metric:
 
     def curves(self) -> dict[str, np.ndarray]:
         """Percentages by threshold position; empty where nothing was counted or there is no threshold."""
+        return {}
+
+    def by_class_values(self, threshold: Threshold) -> dict[str, np.ndarray]:
+        """What a number is the mean of, by its name: percentages of the background and of each class (1 + C,), NaN
+        where it never occurs; empty for numbers that are no such mean."""
         return {}
 
     def records(self, threshold: Threshold) -> list[MetricRecord]:

@@ -57,14 +57,26 @@ class MIoU(Metric):
         curve = self.curves().get(self.name)
         if curve is None:
             return []
-        best = best_position(curve)
-        records = [self._record(f"max_{self.name}", curve, best, "oracle")]
-        # A threshold of 0.29 is not to become 28.
-        fixed = int(threshold.value * 100 + 1e-9)
-        position = threshold.position(self.name, fixed=fixed)
-        if position is not None and position < NUM_THRESHOLDS:
+        records = [self._record(f"max_{self.name}", curve, best_position(curve), "oracle")]
+        position = self._position(threshold)
+        if position is not None:
             records.append(self._record(self.name, curve, position, threshold.source))
         return records
+
+    def by_class_values(self, threshold: Threshold) -> dict[str, np.ndarray]:
+        curve = self.curves().get(self.name)
+        if curve is None:
+            return {}
+        position = self._position(threshold)
+        if position is not None:
+            return {self.name: self.by_class()[position]}
+        return {f"max_{self.name}": self.by_class()[best_position(curve)]}
+
+    def _position(self, threshold: Threshold) -> int | None:
+        """Where the threshold lies on the curve; None for an oracle, and where it has no place there."""
+        # A threshold of 0.29 is not to become 28.
+        position = threshold.position(self.name, fixed=int(threshold.value * 100 + 1e-9))
+        return position if position is not None and position < NUM_THRESHOLDS else None
 
     def _record(self, name: str, curve: np.ndarray, position: int, source: ThresholdSource) -> MetricRecord:
         present = int((~np.isnan(self.by_class()[position])).sum())

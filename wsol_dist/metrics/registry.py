@@ -11,6 +11,7 @@ from wsol_dist.metrics.config import EvaluateConfig
 from wsol_dist.metrics.max_box_acc import MaxBoxAcc
 from wsol_dist.metrics.miou import MIoU
 from wsol_dist.metrics.pxap import PxAP
+from wsol_dist.metrics.seg_miou import SegMIoU
 from wsol_dist.metrics.topk_loc import TopKLoc
 
 METRICS: tuple[type[Metric], ...] = (
@@ -21,6 +22,7 @@ METRICS: tuple[type[Metric], ...] = (
     PxAP,
     MIoU,
     CentreMIoU,
+    SegMIoU,
 )
 """Of every method; `BoxMass` counts only maps that are weights, so a recipe asks for it."""
 

@@ -134,7 +134,8 @@ def class_query_row(q_BHNd: Tensor, k_BHNd: Tensor, *, scale: float) -> Tensor:
 def patch_query_row(q_BHNd: Tensor, k_BHNd: Tensor, *, scale: float) -> Tensor:
     """A[:, 1:, 0] of the same A: (B, N - 1) float32; exp(score of the class key - log-sum-exp)."""
     B, H, N, _ = q_BHNd.shape
-    chunk = max(1, CHUNK_ELEMENTS // (B * H * N))
+    # A graph for any batch size takes all queries at once.
+    chunk = N if torch.compiler.is_exporting() else max(1, CHUNK_ELEMENTS // (B * H * N))
     key_BHdN = k_BHNd.transpose(-2, -1)
     parts = []
     for q in q_BHNd[:, :, 1:].split(chunk, dim=2):

@@ -94,13 +94,16 @@ class Block(nn.Sequential):
         )
 
 
-def build_encoder(config: CNNConfig) -> Any:
+def build_encoder(config: CNNConfig, *, pyramid: bool = True) -> Any:
     """timm's feature pyramid of an architecture, with its weights where the config names some.
+
+    Args:
+        pyramid: the maps must halve from one to the next; False takes dilated networks (`output_stride: 8`) too.
 
     Raises:
         UserError: unknown architecture, one without a pyramid of falling resolution, or weights that do not fit.
     """
-    encoder = _features_only(config)
+    encoder = _features_only(config, pyramid=pyramid)
     if wanted(config.checkpoint):
         source = f"method.encoder.checkpoint {config.checkpoint}"
         _load(encoder, read_state(str(config.checkpoint)), source=source)
@@ -112,7 +115,7 @@ def build_encoder(config: CNNConfig) -> Any:
     return encoder
 
 
-def _features_only(config: CNNConfig) -> Any:
+def _features_only(config: CNNConfig, *, pyramid: bool) -> Any:
     whole = build_timm(
         config.arch, dict(config.model_kwargs), num_classes=0
     )  # refuses unknown names and arguments
@@ -124,6 +127,8 @@ def _features_only(config: CNNConfig) -> Any:
         raise UserError(
             f"method.encoder.arch: {config.arch!r} ({type(whole).__name__}) gives no feature pyramid; try resnet18"
         ) from error
+    if not pyramid:
+        return encoder
     if strides != sorted(set(strides)) or any(stride & (stride - 1) for stride in strides):
         raise UserError(
             f"method.encoder.arch: {config.arch!r} has feature maps at strides {strides}; wanted are rising powers "

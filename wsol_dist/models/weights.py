@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from wsol_dist.errors import UserError
+from wsol_dist.models.mxnet_file import read_params
 
 State = dict[str, Tensor]
 _reading: ContextVar[bool] = ContextVar("reading", default=True)
@@ -47,7 +48,7 @@ def texts_wanted() -> bool:
 
 
 def read_state(path: str | Path) -> State:
-    """Tensors by name from a .safetensors, .pth or .pt file; no code in the file is run.
+    """Tensors by name from a .safetensors, .pth or .pt file, or MXNet's .params; no code in the file is run.
 
     Raises:
         UserError: no such file, another format, or a pickle that holds more than tensors.
@@ -58,6 +59,8 @@ def read_state(path: str | Path) -> State:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        if path.suffix == ".params":
+            return read_params(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the safe unpickler trips over foreign bytes with any error there is
         reason = (str(error).splitlines() or [type(error).__name__])[0]

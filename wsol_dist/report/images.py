@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from wsol_dist.report.charts import Bar, Chart, Mark, Point, Series, chart, readout_of
 from wsol_dist.report.run_data import EvalRecord, RunData, read_image_numbers
+from wsol_dist.report.view import LABELS
 
 NUM_BINS = 20
 RIGHT_FROM = 0.5
@@ -38,7 +41,8 @@ class ClassRow:
     """A class."""
 
     name: str
-    num_images: int
+    num_images: int | None
+    """None where images have several classes."""
     percents: list[float]
     """One a column; nan where no image of the class has it."""
 
@@ -119,6 +123,33 @@ def class_table(runs: Sequence[RunData]) -> ClassTable | None:
         ClassRow(name=classes[c], num_images=int(num_images[c]), percents=[float(p[c]) for p in percents])
         for c in order
     ]
+    return ClassTable(columns=columns, rows=rows)
+
+
+def class_iou_table(runs: Sequence[RunData]) -> ClassTable | None:
+    """The IoU of the background and of each class, of sets whose masks say the class of every pixel: of one run each
+    number's, of several runs the first number's. None where there are none or runs do not share their classes.
+    """
+    found: list[tuple[int, str, EvalRecord, str, list[dict[str, Any]]]] = []
+    for at, run in enumerate(runs):
+        numbers = (run.headline.raw.get("by_class") or {}) if run.headline else {}
+        for name, values in list(numbers.items())[: 1 if len(runs) > 1 else None]:
+            assert run.headline is not None
+            title = run.name if len(runs) > 1 else f"IoU of {LABELS.get(name, name)}"
+            found.append((at, title, run.headline, name, values))
+    names = {tuple(str(one["class"]) for one in values) for *_, values in found}
+    if len(names) != 1:
+        return None
+    columns = [
+        ClassColumn(title=title, detail=source_text(record, name), color=at if len(runs) > 1 else place)
+        for place, (at, title, record, name, _) in enumerate(found)
+    ]
+    percents = [[math.nan if one["value"] is None else float(one["value"]) for one in v] for *_, v in found]
+    rows = [
+        ClassRow(name=name, num_images=None, percents=list(values))
+        for name, *values in zip(next(iter(names)), *percents, strict=True)
+    ]
+    rows.sort(key=lambda row: -np.nan_to_num(row.percents[0], nan=-1.0))
     return ClassTable(columns=columns, rows=rows)
 
 

@@ -14,7 +14,7 @@ from wsol_dist.atomic import write_atomically
 from wsol_dist.report.curves import other_charts, score_chart, threshold_chart, training_charts
 from wsol_dist.report.filmstrip import filmstrips
 from wsol_dist.report.gallery import gallery
-from wsol_dist.report.images import class_table, iou_histogram, sources_text
+from wsol_dist.report.images import class_iou_table, class_table, iou_histogram, sources_text
 from wsol_dist.report.run_data import RunData, read_runs
 from wsol_dist.report.view import compared, unlike, view
 
@@ -44,7 +44,7 @@ def render(runs: list[RunData]) -> str:
         unlike=unlike(views),
         threshold=threshold_chart(runs),
         ious=iou_histogram(runs),
-        classes=class_table(runs),
+        classes=class_iou_table(runs) or class_table(runs),
         gallery=gallery(runs),
         strips=filmstrips(runs),
         gallery_legend=Markup(HEAT_LEGEND),

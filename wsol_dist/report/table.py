@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 Record = Mapping[str, Any]
@@ -26,6 +27,29 @@ def print_scores(records: Sequence[Record], *, title: str, console: Console | No
             threshold,
             record["threshold_source"],
         )
+    (console or Console()).print(table)
+
+
+def print_by_class(
+    values: Mapping[str, Sequence[Record]], *, console: Console | None = None, most: int = 100
+) -> None:
+    """Print what numbers are the means of, as a record's `by_class` has it: a row a class, a column a number.
+
+    Args:
+        most: rows; a word says how many more there are.
+    """
+    if not values:
+        return
+    table = Table(title="by class, %", title_justify="left", caption_justify="left")
+    table.add_column("class")
+    for name in values:
+        table.add_column(name, justify="right")
+    rows = list(zip(*values.values(), strict=True))
+    for row in rows[:most]:
+        texts = ["–" if one["value"] is None else f"{one['value']:.1f}" for one in row]
+        table.add_row(escape(str(row[0]["class"])), *texts)
+    if len(rows) > most:
+        table.caption = f"and {len(rows) - most} more in the record"
     (console or Console()).print(table)
 
 

@@ -30,6 +30,7 @@ LABELS = {
     "max_miou": "Best mIoU",
     "miou": "mIoU",
     "centre_miou": "mIoU of a centre box",
+    "seg_miou": "mIoU of the segmentation",
     "box_mass": "Map inside its box (S)",
     "mean_map": "Mean of the map",
     "box_area": "Area of the box",

@@ -1,0 +1,150 @@
+"""Turn a run's score maps into label maps: wsol pseudo-label RUN --out LABELS [--split train] [knobs] [overrides].
+
+The label maps become a derived column, tars beside the shards' own, which `data.targets` of a recipe names: a segmenter
+learns from them. A pixel is background where no class of the image scores above the threshold that the held-out split
+chose (wsol evaluate RUN --split val). Score maps are first refined as the run's recipe or overrides say (mmcst's
+--method.affinity, --refine.labels of wsol cluster), label maps by a CRF (--crf.iterations 10). Killed and started again
+it goes on; where all is there it does nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from wsol_dist.data.index import Index
+from wsol_dist.errors import UserError
+from wsol_dist.options import add_column_options, check_column_options, split_arguments
+
+if TYPE_CHECKING:
+    from wsol_dist.evaluator.work import Work
+    from wsol_dist.metrics.threshold import Threshold
+    from wsol_dist.pseudo_labels import LabelConfig, PseudoLabelling
+
+KNOBS = ("--size-px", "--ignore-margin", "--crf.")
+
+
+def main(argv: list[str]) -> int:
+    """Entry of `wsol pseudo-label`."""
+    parser = _parser()
+    if not argv or argv[0] in ("-h", "--help"):
+        from wsol_dist.pseudo_labels import LabelConfig
+
+        parser.print_help()
+        print("\nThe knobs of label maps are flags too:\n")
+        tyro.cli(LabelConfig, args=["--help"], prog="wsol pseudo-label ...")
+        return 0
+    own, rest = split_arguments(parser, argv)
+    task = plan(own, rest)
+    from wsol_dist.data.columns import ColumnWriter
+    from wsol_dist.launching.processes import spawn
+    from wsol_dist.pseudo_labels import write_labels
+
+    index = Index.load(task.work.index)
+    if ColumnWriter(task.out, index, task.about(index)).finished:
+        # Starting ranks to find nothing to do would take half a minute.
+        print(f"{task.out}: complete, nothing to do")
+        return 0
+    spawn(write_labels, own.procs, task)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="wsol pseudo-label", description=__doc__, allow_abbrev=False, add_help=False
+    )
+    parser.add_argument("target", metavar="RUN|RECIPE", help="run folder, name of a recipe, or .yaml file")
+    add_column_options(parser, what="label maps", procs=1, procs_help="1")
+    parser.set_defaults(split=None)
+    parser.add_argument("--init", type=Path, help="weights: a file, or a run folder")
+    parser.add_argument("--step", help="a checkpoint of RUN, a number or best, instead of the newest")
+    parser.add_argument("--threshold", help="val, fixed (the recipe's) or a number in [0, 1); default val")
+    return parser
+
+
+def plan(own: argparse.Namespace, rest: list[str]) -> PseudoLabelling:
+    """Check what was given.
+
+    Raises:
+        UserError: what does not exist or does not fit, and how to mend it.
+    """
+    from wsol_dist.commands.evaluate import config_of, load_work
+    from wsol_dist.pseudo_labels import PseudoLabelling, check_labelling
+
+    knobs, overrides = _parted(rest)
+    config = _knobs(knobs)
+    recipe = config_of(own.target, overrides)
+    own.index = own.index or recipe.data.index
+    own.split = own.split or recipe.data.train_split
+    index, splits = check_column_options(own, usage="wsol pseudo-label RUN --index SHARDS --out LABELS")
+    given = [
+        word
+        for name in ("step", "threshold")
+        if getattr(own, name)
+        for word in (f"--{name}", getattr(own, name))
+    ]
+    work = load_work(
+        own.target, index=own.index, splits=splits, init=own.init, overrides=[*overrides, *given]
+    )
+    check_labelling(work, index)
+    return PseudoLabelling(
+        work=work,
+        out=own.out,
+        threshold=background_threshold(work, target=own.target),
+        config=config,
+        command=shlex.join(["wsol", *sys.argv[1:]]),
+        workers=own.workers,
+    )
+
+
+def background_threshold(work: Work, *, target: str) -> Threshold:
+    """The threshold up to which a pixel is background: the held-out split's, unless another is asked for by name.
+
+    Raises:
+        UserError: it would be val's, and that was not scored with these weights, knobs and shards.
+    """
+    from wsol_dist.evaluator.choose_threshold import threshold_for
+
+    if work.threshold == "oracle":
+        raise UserError(
+            "--threshold oracle: label maps are made where no truth is known; allowed: val, fixed or a number in [0, 1)"
+        )
+    # Asked for by name: also the held-out split's own label maps get the threshold that it chose.
+    asked = replace(
+        work,
+        threshold=work.threshold or "val",
+        cure=f"run first: wsol evaluate {shlex.quote(target)} --split {work.config.val.split}, with the same overrides",
+    )
+    others = (
+        name for name in (*work.splits, work.config.data.train_split, "") if name != work.config.val.split
+    )
+    threshold, why = threshold_for(next(others), asked, None)
+    print(f"background: {why}")
+    return threshold
+
+
+def _parted(words: list[str]) -> tuple[list[str], list[str]]:
+    """The knobs of label maps, and the overrides of the recipe."""
+    knobs: list[str] = []
+    overrides: list[str] = []
+    current = overrides
+    for word in words:
+        if word.startswith("--"):
+            current = knobs if word.startswith(KNOBS) else overrides
+        current.append(word)
+    return knobs, overrides
+
+
+def _knobs(words: list[str]) -> LabelConfig:
+    from wsol_dist.pseudo_labels import LabelConfig
+
+    try:
+        return tyro.cli(LabelConfig, args=words, prog="wsol pseudo-label")
+    except ValueError as error:
+        raise UserError(str(error)) from error
