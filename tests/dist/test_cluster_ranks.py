@@ -15,7 +15,7 @@ from wsol_dist.regions.cluster import backend_class
 KNOBS = {"dic": {"iterations": 4, "segments": 20, "batch": 3}, "faiss": {"clusters": 6, "batch": 3}}
 
 
-@pytest.mark.parametrize("backend", sorted(KNOBS))
+@pytest.mark.parametrize("backend", [pytest.param("dic", marks=pytest.mark.slow), "faiss"])
 def test_two_ranks_write_what_one_writes(
     rank_pool: RankPool, tiny_shards: Path, tmp_path: Path, backend: str
 ) -> None:

@@ -75,6 +75,7 @@ def test_a_run_cut_off_in_its_second_stage_goes_on_to_the_same_bits(
             assert torch.equal(kept[key.replace(f"{part}.", f"{own}.", 1)], value), "f is frozen"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["classifier", "siamese"])
 def test_every_zero_stage_and_one_rank_give_the_same_losses(
     rank_pool: RankPool, tiny_shards: Path, tmp_path: Path, variant: str

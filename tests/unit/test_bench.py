@@ -19,6 +19,7 @@ def test_there_are_benches() -> None:
     assert {"attention.py", "streaming.py"} <= set(SCRIPTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_bench_runs_and_ends_with_its_ratios(script: str, tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "WSOL_DATA"} | {"OMP_NUM_THREADS": "1"}

@@ -211,7 +211,8 @@ def test_an_iou_of_exactly_one_half_is_gt_known_but_not_top1_unless_strict():
 def test_counters_of_one_and_of_three_ranks_are_the_same_integers():
     mask = np.ones((5, 5), np.uint8)
     scored = [to_scored(image, mask=mask) for image in make_images(20, 3)]
-    multi_label = {"mask": mask, "semantic": True, "label_K": (0,)}
+    segment = np.random.default_rng(5).random((CLASSES + 1, 3, 3), np.float32)
+    multi_label = {"mask": mask, "semantic": True, "label_K": (0,), "segment_Chw": segment}
     scored += [to_scored(image, map_Khw=image["map"][None], **multi_label) for image in make_images(5, 4)]
     for metric_class in METRICS:
         alone = scored_by(metric_class, scored).counts

@@ -46,6 +46,7 @@ def test_every_row_names_a_test_that_is_there() -> None:
         assert f"def {name.partition('[')[0]}(" in (TESTS / file).read_text(), row.test
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["hangs", "ends"])
 def test_the_watchdog_ends_what_hangs_and_nothing_else(tmp_path: Path, how: str) -> None:
     words = [sys.executable, "-c", WATCHED, str(tmp_path), how]

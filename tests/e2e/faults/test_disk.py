@@ -15,6 +15,7 @@ from wsol_dist.engine import checkpoint
 SIZES = ("--num-train", "96", "--num-val", "24", "--num-test", "40", "--image-px", "96")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_packing_onto_a_full_disk(prepared: Path, workers: str) -> None:
     """Files of 100 kB are too large here, as if the disk was full there."""

@@ -63,6 +63,7 @@ def test_a_run_goes_on_with_its_own_shards_only(prepared: Path, capsys: pytest.C
     assert sorted(path.name for path in (run / "checkpoints").rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_port_in_use(prepared: Path) -> None:
     with socket.socket() as other:
         other.bind(("0.0.0.0", 0))
