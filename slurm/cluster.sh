@@ -53,6 +53,7 @@ up() {
     mistake "$ROOT has a cluster of $(cat "$ROOT/size") (nodes x GPUs); down first, or another --root"
   fi
   install_packages
+  check_kernel
   [ -f "$ROOT/size" ] || lay_out
   PORT=$(cat "$ROOT/port")
   start_munge
@@ -116,6 +117,19 @@ install_packages() {
   }
   rm -f "$log" $policy
   trap - EXIT
+}
+
+# Root of a container may be allowed neither; that is no fault of this script's, hence a code of its own.
+check_kernel() {
+  local folder
+  folder=$(mktemp -d)
+  if ! unshare --mount --uts --propagation private hostname n1 2>/dev/null ||
+    ! mknod "$folder/gpu" c 1 3 2>/dev/null || ! : 2>/dev/null >"$folder/gpu"; then
+    rm -rf "$folder"
+    echo "error: cluster.sh: root may not make namespaces and device files here; run it on a machine or a privileged container" >&2
+    exit 3
+  fi
+  rm -rf "$folder"
 }
 
 apt_install() { DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@"; }

@@ -61,21 +61,27 @@ class CocoFile:
         """The classes in an image, those of crowds too."""
         return tuple(sorted({self.labels[one["category_id"]] for one in self.images[number].annotations}))
 
-    def boxes(self, number: int) -> tuple[np.ndarray | None, tuple[int, ...] | None]:
+    def boxes(
+        self, number: int, *, crowd: bool = False
+    ) -> tuple[np.ndarray | None, tuple[int, ...] | None]:
         """(n, 4) [x, y, x + width, y + height] of the single objects and the class of each; None without any.
+
+        Args:
+            crowd: those of the crowds instead.
 
         Raises:
             UserError: a box that is none.
         """
-        single = [one for one in self.images[number].annotations if not one.get("iscrowd") and "bbox" in one]
-        if not single:
+        annotations = self.images[number].annotations
+        wanted = [one for one in annotations if bool(one.get("iscrowd")) == crowd and "bbox" in one]
+        if not wanted:
             return None, None
         try:
-            boxes = np.array([one["bbox"] for one in single], dtype=np.float64).reshape(-1, 4)
+            boxes = np.array([one["bbox"] for one in wanted], dtype=np.float64).reshape(-1, 4)
         except (TypeError, ValueError) as error:
             raise UserError(f"{self.path}: image {number}: a bbox that is not x, y, width, height") from error
         boxes[:, 2:] += boxes[:, :2]
-        return boxes, tuple(self.labels[one["category_id"]] for one in single)
+        return boxes, tuple(self.labels[one["category_id"]] for one in wanted)
 
     def has_masks(self, number: int) -> bool:
         """Whether every annotation of an image has a mask."""

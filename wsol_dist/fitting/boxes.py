@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -71,11 +72,29 @@ def open_boxes(path: Path, root: Path, images: list[str]) -> Boxes:
     return Boxes(path=path, boxes_xyxy=boxes, frame_wh={}, num_unknown=len(boxes.keys() - known))
 
 
+def places(names: Sequence[str], images: Sequence[str]) -> dict[str, str]:
+    """The images that names mean: by their path, else by a file name that stands once on both sides.
+
+    Args:
+        names: paths as a file of boxes has them.
+        images: paths of the images.
+    """
+    by_path = set(images)
+    of_name, of_image = (Counter(PurePosixPath(one).name for one in side) for side in (names, images))
+    by_name = {PurePosixPath(image).name: image for image in images}
+    found: dict[str, str] = {}
+    for one in names:
+        name = PurePosixPath(one).name
+        if one in by_path:
+            found[one] = one
+        elif of_name[name] == of_image[name] == 1:
+            found[one] = by_name[name]
+    return found
+
+
 def _of_coco(file: CocoFile, path: Path, images: list[str]) -> Boxes:
     """Only an image's own class counts where the categories are classes, every box where none is (say `object`)."""
-    by_path = set(images)
-    names = Counter(PurePosixPath(image).name for image in images)
-    by_name = {PurePosixPath(image).name: image for image in images}
+    place = places([one.file_name for one in file.images.values()], images)
     own = {spelling(PurePosixPath(image).parent.name) for image in images}
     category = [spelling(name) for name in file.classes]
     by_class = bool(own & set(category))
@@ -83,8 +102,7 @@ def _of_coco(file: CocoFile, path: Path, images: list[str]) -> Boxes:
     frames: dict[str, tuple[int, int]] = {}
     num_unknown = 0
     for number, one in file.images.items():
-        name = PurePosixPath(one.file_name).name
-        image = one.file_name if one.file_name in by_path else by_name.get(name) if names[name] == 1 else None
+        image = place.get(one.file_name)
         if image is None:
             num_unknown += 1
             continue

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from wsol_dist.errors import UserError
+from wsol_dist.prediction.doubt import doubt_of, shown_doubt
 from wsol_dist.prediction.record import Predictions
 
 PREDICTIONS = "predictions.parquet"
@@ -62,7 +63,7 @@ class Cards:
             "box": np.round(self.box_xyxy.astype(np.float64), 2).tolist(),
             "label": self.label.tolist(),
             "score": np.round(self.score.astype(np.float64), 4).tolist(),
-            "doubt": np.round(self.doubt.astype(np.float64), 4).tolist(),
+            "doubt": shown_doubt(self.doubt).tolist(),
             "given": self.given,
             "num_images": self.num_images,
             "num_without": self.num_without,
@@ -83,11 +84,6 @@ def open_cards(folder: Path) -> Cards:
     if len(row) == 0:
         raise UserError(f"{folder}: no box in {num_images} images; predict with a lower --min-score")
     kept = table.take(pa.array(row))
-    score = kept["score"].fill_null(1.0).to_numpy()
-    stability = kept["stability"].fill_null(1.0).to_numpy()
-    label = kept["label"].to_numpy()
-    given_label = kept["given_label"].fill_null(-1).to_numpy()
-    differs = (given_label >= 0) & (given_label != label)
     named = [images[at] for at in row.tolist()]
     return Cards(
         predictions=predictions,
@@ -96,10 +92,10 @@ def open_cards(folder: Path) -> Cards:
         image=named,
         size_wh=np.stack([kept["width"].to_numpy(), kept["height"].to_numpy()], axis=1),
         box_xyxy=np.stack([kept[name].to_numpy() for name in CORNERS], axis=1),
-        label=label,
+        label=kept["label"].to_numpy(),
         classes=tuple(predictions.about["classes"]),
-        score=score,
-        doubt=np.where(differs, 1.0, np.clip(1 - score * stability, 0, 1)),
+        score=kept["score"].fill_null(1.0).to_numpy(),
+        doubt=doubt_of(kept),
         given=kept["given_class"].to_pylist(),
         num_images=num_images,
         num_without=num_images - len(set(named)),
