@@ -74,14 +74,16 @@ def memory(network: Network, scale: Scale, *, overhead_bytes: float = 0) -> Memo
     else:
         optimizer = (network.optimizer_per_element + 1) * share
         communication = bucket
-        gradients = size if scale.zero == 1 else share
+        # Stage 3 sends gradients while the pass goes on: behind a slow network all of them may still be waiting.
+        gradients = share if scale.zero == 2 else size
         if scale.zero == 3:
             gathered = FLOAT_BYTES * min(network.trained, MAX_LIVE_ELEMENTS)
             parameters = share + FLOAT_BYTES * network.small + frozen + network.buffer_bytes + gathered
             passing = bucket + gradients + activations
         else:
             parameters = whole
-            passing = bucket + (activations + gradients if many else max(activations, gradients))
+            beside = many or scale.zero == 2  # which puts its share of gradients aside during the pass
+            passing = bucket + (activations + gradients if beside else max(activations, gradients))
     return Memory(
         parameters=parameters,
         gradients=gradients,
