@@ -18,6 +18,11 @@ LEFT_OUT = shutil.ignore_patterns(
     ".venv", ".git", ".tools", "data", "runs", "*.egg-info", ".*_cache", "__pycache__", ".hypothesis"
 )
 
+SMALL_QUICKSTART = """
+python shards/pack.py collage --out data/collage --num-train 96 --num-val 24 --num-test 40 --image-px 32
+wsol train quickstart --train.epochs 1 --train.global-batch 16 --track.wandb off
+"""
+
 pytestmark = pytest.mark.slow
 
 
@@ -37,34 +42,57 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def environment(project: Path) -> dict[str, str]:
+    """What a reader has whose virtual environment is active, in the copy."""
+    return os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(project),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def run_block(text: str, page: str, project: Path, environment: dict[str, str]) -> None:
+    run = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", text],
+        cwd=project, env=environment, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, f"{page}:\n{text}\n{run.stdout[-3000:]}\n{run.stderr[-3000:]}"
+
+
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "page",
     [page for page in PAGES if any(block[0] == "sh" for block in blocks(page))],
     ids=lambda page: page.stem,
 )
-def test_every_command_of_a_page_runs(page: Path, project: Path) -> None:
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(project),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
+def test_every_command_of_a_page_runs(page: Path, project: Path, environment: dict[str, str]) -> None:
     for language, file, text in blocks(page):
         if file:
             (project / file).write_text(text)
         elif language == "sh":
-            run = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", text],
-                cwd=project, env=environment, capture_output=True, text=True, timeout=240, check=False,
-            )  # fmt: skip
-            assert run.returncode == 0, f"{page.name}:\n{text}\n{run.stdout[-3000:]}\n{run.stderr[-3000:]}"
+            run_block(text, page.name, project, environment)
+
+
+@pytest.mark.timeout(1800)
+def test_the_readmes_commands_run_behind_a_small_quickstart(
+    project: Path, environment: dict[str, str]
+) -> None:
+    """Its `sh` blocks; `make quickstart` makes the same folders, and takes three minutes."""
+    run_block(SMALL_QUICKSTART, "README.md", project, environment)
+    for language, _, text in blocks(ROOT / "README.md"):
+        assert language == "sh"
+        run_block(text, "README.md", project, environment)
 
 
 def test_every_page_is_listed_and_every_link_leads_somewhere() -> None:
     index = (ROOT / "docs/README.md").read_text()
     for page in PAGES:
         assert page.name == "README.md" or f"({page.name})" in index
+    for page in (*PAGES, ROOT / "README.md", ROOT / "bench/README.md", ROOT / "shards/README.md"):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+    assert all(picture.stat().st_size < 150_000 for picture in (ROOT / "docs/pictures").glob("*.jpg"))
 
 
 def test_every_command_is_in_a_block_that_runs() -> None:

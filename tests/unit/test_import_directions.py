@@ -25,6 +25,7 @@ FORBIDDEN = {
     "evaluator": ("commands", "launching", "trainer"),
     "clustering": ("commands", "launching", "trainer"),
     "prediction": ("commands", "launching", "trainer", "exporting", "review"),
+    "quality": ("commands", "launching", "trainer", "exporting", "review"),
     "exporting": ("commands", "launching", "trainer", "review"),
     "planning": ("commands", "launching", "evaluator", "trainer", "report", "metrics"),
     "first_error.py": ("engine", "report", "data", "config", "commands", "methods", "launching", "trainer"),

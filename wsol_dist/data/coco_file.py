@@ -61,9 +61,7 @@ class CocoFile:
         """The classes in an image, those of crowds too."""
         return tuple(sorted({self.labels[one["category_id"]] for one in self.images[number].annotations}))
 
-    def boxes(
-        self, number: int, *, crowd: bool = False
-    ) -> tuple[np.ndarray | None, tuple[int, ...] | None]:
+    def boxes(self, number: int, *, crowd: bool = False) -> tuple[np.ndarray | None, tuple[int, ...] | None]:
         """(n, 4) [x, y, x + width, y + height] of the single objects and the class of each; None without any.
 
         Args:

@@ -13,7 +13,7 @@ HEAD = """# Reliability
 What can happen to a running job, what it then does, and how long it takes to be back. This page is written by
 `python -m tests.e2e.reliability.table` from `tests/e2e/reliability/rows.py` and from what the tests measured
 themselves, where `WSOL_MEASURED` names a file: `pytest tests/e2e/reliability tests/slurm/test_requeue.py`.
-What is refused with which words stands on [the page of faults](faults.md).
+What is refused with which words stands on [the page of faults](faults.md), how jobs start on [Jobs on SLURM](slurm.md).
 
 **Stop and go on.** Each rank listens to USR1, USR2 and TERM from before torch is imported, whoever listened before
 (submitit does). A signal only sets a flag. Behind each optimizer step the ranks exchange their flags, and read the
