@@ -112,12 +112,13 @@ class Predictions:
     """`predictions.json`."""
 
     @classmethod
-    def open(cls, folder: Path) -> Predictions:
+    def open(cls, folder: str | Path) -> Predictions:
         """Read what is there.
 
         Raises:
             UserError: no predictions, unfinished ones, or those of another version.
         """
+        folder = Path(folder)
         path = folder / ABOUT_FILE
         if not path.is_file() or not (folder / TABLE_FILE).is_file():
             begun = (folder / PARTS).is_dir()

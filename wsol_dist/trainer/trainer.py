@@ -191,7 +191,8 @@ class Trainer:
                 self._validate(done, track)
                 # Its time is not training's.
                 meter = Meter(self.ranks, global_batch=self.config.train.global_batch)
-            asked_to_stop = self.stop.ask(self.ranks)
+            if not last:  # an answer that nobody takes would be on its way while the process group ends
+                asked_to_stop = self.stop.ask(self.ranks)
         return True
 
     def _save_between(self, step: int, meter: Meter) -> None:
