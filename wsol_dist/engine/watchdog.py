@@ -64,7 +64,10 @@ class Watchdog:
 
     def beat(self, step: int) -> None:
         """Called behind each optimizer step."""
+        begins = self._last is None
         self._step, self._last = step, time.monotonic()
+        if begins and self.timeout_s:  # the thread looks a moment later, and may never get Python's lock again
+            self._arm()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -73,7 +76,12 @@ class Watchdog:
         try:
             yield
         finally:
-            self._last = None if before is None else time.monotonic()
+            if before is not None:
+                self.beat(self._step)
+
+    def _arm(self) -> None:
+        """Have the process ended by faulthandler, whoever holds Python's lock, unless this is called again in time."""
+        faulthandler.dump_traceback_later(self.timeout_s + END_S, exit=True)
 
     def _watch(self) -> None:
         while not self._over.wait(min(LOOK_EVERY_S, self.timeout_s / 4)):
@@ -81,7 +89,7 @@ class Watchdog:
             if last is None:
                 faulthandler.cancel_dump_traceback_later()
                 continue
-            faulthandler.dump_traceback_later(self.timeout_s + END_S, exit=True)
+            self._arm()
             if (silent_s := time.monotonic() - last) > self.timeout_s:
                 self._end(silent_s)
 
