@@ -30,7 +30,10 @@ def start(
         stderr=subprocess.STDOUT,
         text=True,
         cwd=tmp,
-        env=inherited | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | (environment or {}),
+        # Python writes what fits of a module's bytecode onto a full disk, and believes it for ever after.
+        env=inherited
+        | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        | (environment or {}),
         preexec_fn=limit,
         start_new_session=True,
     )
