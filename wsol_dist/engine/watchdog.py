@@ -66,7 +66,9 @@ class Watchdog:
         """Called behind each optimizer step."""
         begins = self._last is None
         self._step, self._last = step, time.monotonic()
-        if begins and self.timeout_s:  # the thread looks a moment later, and may never get Python's lock again
+        if (
+            begins and self.timeout_s
+        ):  # the thread looks a moment later, and may never get Python's lock again
             self._arm()
 
     @contextmanager
