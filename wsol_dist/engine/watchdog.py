@@ -23,6 +23,8 @@ TURN_S = 3.0
 """After this long the next rank speaks for all, if those before it do not."""
 END_S = 60.0
 """A rank ends this long after it found the hang, whatever else hangs, say the disk."""
+REAL_STDERR = sys.__stderr__ or sys.stderr
+"""faulthandler writes to a file descriptor, which what stands for sys.stderr in a notebook has none of."""
 
 
 class Watchdog:
@@ -83,7 +85,7 @@ class Watchdog:
 
     def _arm(self) -> None:
         """Have the process ended by faulthandler, whoever holds Python's lock, unless this is called again in time."""
-        faulthandler.dump_traceback_later(self.timeout_s + END_S, exit=True)
+        faulthandler.dump_traceback_later(self.timeout_s + END_S, exit=True, file=REAL_STDERR)
 
     def _watch(self) -> None:
         while not self._over.wait(min(LOOK_EVERY_S, self.timeout_s / 4)):
@@ -97,7 +99,7 @@ class Watchdog:
 
     def _end(self, silent_s: float) -> None:
         """Leave this rank's stack, let one rank speak for all, and end the process."""
-        faulthandler.dump_traceback_later(END_S, exit=True)
+        faulthandler.dump_traceback_later(END_S, exit=True, file=REAL_STDERR)
         try:
             self._write_stack(silent_s)
             time.sleep(STACKS_S + TURN_S * self.ranks.rank)
@@ -105,7 +107,7 @@ class Watchdog:
                 self._say(silent_s)
         except OSError as error:
             print(f"watchdog: {error}", file=sys.stderr)
-            faulthandler.dump_traceback()
+            faulthandler.dump_traceback(REAL_STDERR)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(STOPPED)
