@@ -56,6 +56,33 @@ def part_of(text: str | None) -> tuple[int, int]:
     return number - 1, count
 
 
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Which weights of a run, and how its maps become boxes: what `prediction.opening.open_model` takes."""
+    parser.add_argument(
+        "--step", help="checkpoint of RUN, a number or best; default the best known, else the newest"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        help="in [0, 1); default: chosen on the run's held-out split, else the recipe's",
+    )
+    parser.add_argument(
+        "--trust-code",
+        action="store_true",
+        help="import a method that the configuration names as module:Class",
+    )
+
+
+def check_top_k(top_k: int, *, num_classes: int) -> None:
+    """Refuse more classes than a model has.
+
+    Raises:
+        UserError: with both numbers.
+    """
+    if top_k > num_classes:
+        raise UserError(f"--top-k: given {top_k}, the model has {num_classes} classes")
+
+
 def add_column_options(
     parser: argparse.ArgumentParser, *, what: str, procs: int | None, procs_help: str
 ) -> None:
@@ -83,8 +110,7 @@ def check_column_options(own: argparse.Namespace, *, usage: str) -> tuple[Index,
         raise UserError(f"--index and --out are needed: {usage}")
     check_least(own, {"procs": 1, "workers": 0})
     index = Index.load(own.index)
-    splits = tuple(own.split.split(",")) if own.split else tuple(index.splits)
-    index.check_splits(splits)
+    splits = index.chosen_splits(own.split)
     if own.out.resolve() == Path(own.index).resolve():
         raise UserError(f"--out: {own.out} holds the shards themselves; give a folder of its own")
     return index, splits

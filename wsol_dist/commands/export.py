@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from wsol_dist.errors import UserError, did_you_mean
-from wsol_dist.options import check_least
+from wsol_dist.options import add_model_options, check_least, check_top_k
 
 ALL = "onnx,torch"
 
@@ -30,8 +30,7 @@ def main(argv: list[str]) -> int:
     opened = open_model(own.run, step=own.step, threshold=own.threshold, trust_code=own.trust_code)
     if not opened.is_run:
         raise UserError(f"{own.run}: an exported model already; give a run folder")
-    if own.top_k > len(opened.classes):
-        raise UserError(f"--top-k: given {own.top_k}, the model has {len(opened.classes)} classes")
+    check_top_k(own.top_k, num_classes=len(opened.classes))
     print(
         f"{opened.weights}: {opened.method_name}, {len(opened.classes)} classes; {opened.threshold_why}",
         flush=True,
@@ -76,15 +75,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--top-k", type=int, default=1, help="classes whose heat maps a graph gives; default 1"
     )
-    parser.add_argument(
-        "--step", help="checkpoint, a number or best; default the best known, else the newest"
-    )
-    parser.add_argument(
-        "--threshold", type=float, help="in [0, 1); default: chosen on the held-out split, else the recipe's"
-    )
-    parser.add_argument(
-        "--trust-code",
-        action="store_true",
-        help="import a method that the configuration names as module:Class",
-    )
+    add_model_options(parser)
     return parser

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsol_dist.errors import UserError
-from wsol_dist.options import check_least
+from wsol_dist.options import add_model_options, check_least, check_top_k
 
 if TYPE_CHECKING:
-    from wsol_dist.prediction.predict import Work
+    from wsol_dist.prediction.inputs import Inputs
+    from wsol_dist.prediction.opening import Opened
+    from wsol_dist.prediction.predict import Asked, Work
 
 FORMATS = "coco"
 
@@ -46,7 +48,6 @@ def plan(own: argparse.Namespace) -> Work:
     Raises:
         UserError: what does not exist or does not fit, and how to mend it.
     """
-    from wsol_dist.data.index import Index
     from wsol_dist.prediction.inputs import check_ids, find_inputs
     from wsol_dist.prediction.opening import open_model
     from wsol_dist.prediction.predict import Asked, Work
@@ -74,31 +75,36 @@ def plan(own: argparse.Namespace) -> Work:
             "--classes given: no image lies in a folder that is called as a class of the model "
             f"({', '.join(opened.classes[:5])}{', ...' if len(opened.classes) > 5 else ''})"
         )
-    settings: dict[str, Any] = {
-        "weights": opened.weights_sha256,
-        "threshold": opened.threshold.value,
-        **dataclasses.asdict(asked),
-        "root": None if inputs.root is None else str(inputs.root),
-        "shards": [Index.load(folder, check_files=False).sha256 for folder, _ in inputs.shards],
-    }
     return Work(
         opened=opened,
         inputs=inputs,
         out=own.out,
         asked=asked,
         formats=formats,
-        settings=settings,
+        settings=_settings(opened, asked, inputs),
         batch_size=own.batch_size,
         threads=own.threads,
     )
 
 
-def _check_asked(asked: Any, *, num_classes: int) -> None:
+def _settings(opened: Opened, asked: Asked, inputs: Inputs) -> dict[str, Any]:
+    """What predictions depend on: those of other settings are not gone on with."""
+    from wsol_dist.data.index import Index
+
+    return {
+        "weights": opened.weights_sha256,
+        "threshold": opened.threshold.value,
+        **dataclasses.asdict(asked),
+        "root": None if inputs.root is None else str(inputs.root),
+        "shards": [Index.load(folder, check_files=False).sha256 for folder, _ in inputs.shards],
+    }
+
+
+def _check_asked(asked: Asked, *, num_classes: int) -> None:
     for name in ("min_score", "min_area"):
         if not 0 <= getattr(asked, name) <= 1:
             raise UserError(f"--{name.replace('_', '-')}: given {getattr(asked, name):g}, allowed is 0 to 1")
-    if asked.top_k > num_classes:
-        raise UserError(f"--top-k: given {asked.top_k}, the model has {num_classes} classes")
+    check_top_k(asked.top_k, num_classes=num_classes)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -141,23 +147,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--min-area", type=float, default=0.01, help="--boxes every: least share of the image; default 0.01"
     )
-    parser.add_argument(
-        "--threshold",
-        type=float,
-        help="in [0, 1); default: chosen on the run's held-out split, else the recipe's",
-    )
-    parser.add_argument(
-        "--step", help="checkpoint of RUN, a number or best; default the best known, else the newest"
-    )
+    add_model_options(parser)
     parser.add_argument("--split", help="of shards, one or several, joined by commas; default all")
     parser.add_argument("--procs", type=int, default=1, help="processes on this machine; default 1")
     parser.add_argument(
         "--threads", type=int, default=2, help="that read and decode, in each process; default 2"
     )
     parser.add_argument("--batch-size", type=int, default=32, help="images per forward pass; default 32")
-    parser.add_argument(
-        "--trust-code",
-        action="store_true",
-        help="import a method that the configuration names as module:Class",
-    )
     return parser

@@ -227,6 +227,16 @@ class Index(IndexFile):
                 allowed = did_you_mean(split, list(self.splits))
                 raise UserError(f"{option}: no split {split!r} in {self.place}; {allowed}")
 
+    def chosen_splits(self, text: str | None) -> tuple[str, ...]:
+        """What `--split` names, joined by commas; all splits where it is not given.
+
+        Raises:
+            UserError: there is no such split.
+        """
+        splits = tuple(text.split(",")) if text else tuple(self.splits)
+        self.check_splits(splits)
+        return splits
+
     def table(self, split: str | None = None) -> pa.Table:
         """`samples.parquet`, of one split or whole.
 

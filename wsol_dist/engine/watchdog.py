@@ -71,7 +71,7 @@ class Watchdog:
         if (
             begins and self.timeout_s
         ):  # the thread looks a moment later, and may never get Python's lock again
-            self._arm()
+            self._arm(self.timeout_s + END_S)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -83,9 +83,10 @@ class Watchdog:
             if before is not None:
                 self.beat(self._step)
 
-    def _arm(self) -> None:
-        """Have the process ended by faulthandler, whoever holds Python's lock, unless this is called again in time."""
-        faulthandler.dump_traceback_later(self.timeout_s + END_S, exit=True, file=REAL_STDERR)
+    @staticmethod
+    def _arm(within_s: float) -> None:
+        """Have faulthandler end the process, whoever holds Python's lock, unless this is called again in time."""
+        faulthandler.dump_traceback_later(within_s, exit=True, file=REAL_STDERR)
 
     def _watch(self) -> None:
         while not self._over.wait(min(LOOK_EVERY_S, self.timeout_s / 4)):
@@ -93,13 +94,13 @@ class Watchdog:
             if last is None:
                 faulthandler.cancel_dump_traceback_later()
                 continue
-            self._arm()
+            self._arm(self.timeout_s + END_S)
             if (silent_s := time.monotonic() - last) > self.timeout_s:
                 self._end(silent_s)
 
     def _end(self, silent_s: float) -> None:
         """Leave this rank's stack, let one rank speak for all, and end the process."""
-        faulthandler.dump_traceback_later(END_S, exit=True, file=REAL_STDERR)
+        self._arm(END_S)
         try:
             self._write_stack(silent_s)
             time.sleep(STACKS_S + TURN_S * self.ranks.rank)

@@ -180,8 +180,7 @@ def _from_shards(paths: Sequence[str], *, classes: Sequence[str], split: str | N
     shards: list[tuple[str, str]] = []
     for path in paths:
         index = Index.load(path)
-        splits = tuple(split.split(",")) if split else tuple(index.splits)
-        index.check_splits(splits)
+        splits = index.chosen_splits(split)
         numbers = [number_of.get(name) for name in index.classes]
         for one in splits:
             rows = index.rows(one)

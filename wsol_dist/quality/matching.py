@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from wsol_dist.prediction.doubt import doubt_of
-from wsol_dist.quality.truth import ANY, Truth
+from wsol_dist.quality.truth import ANY, TrueBoxes, Truth
 
 RECALLS = np.linspace(0, 1, 101)
 """Where COCO reads precision off."""
@@ -79,14 +79,7 @@ def judge(table: pa.Table, truth: Truth, *, least_iou: float) -> Judged:
     for id_, true in truth.boxes.items():
         at = np.array([place[row] for row in rows_of[id_]], np.int64)
         at = at[np.argsort(-score[at], kind="stable")]
-        iou_NM = box_iou(box[at], true.xyxy)
-        same_NM = (true.label == label[at][:, None]) | (true.label == ANY)
-        iou[at] = np.where(same_NM, iou_NM, 0).max(axis=1, initial=0)
-        state[at] = match(iou_NM, same_NM, least_iou=least_iou)
-        misnamed[at] = (state[at] == 0) & ((iou_NM >= least_iou) & ~same_NM).any(axis=1)
-        in_crowd = box_iou(box[at], true.crowd_xyxy, crowd=True) >= least_iou
-        in_crowd &= (true.crowd_label == label[at][:, None]) | (true.crowd_label == ANY)
-        state[at[in_crowd.any(axis=1) & (state[at] == 0)]] = -1
+        state[at], misnamed[at], iou[at] = _judge_image(box[at], label[at], true, least_iou=least_iou)
     counted = state >= 0
     true_label = np.concatenate([np.zeros(0, np.int64), *(one.label for one in truth.boxes.values())])
     number, count = np.unique(true_label, return_counts=True)
@@ -106,6 +99,20 @@ def judge(table: pa.Table, truth: Truth, *, least_iou: float) -> Judged:
         num_without=sum(not found for found in rows_of.values()),
         num_in_crowds=int((~counted).sum()),
     )
+
+
+def _judge_image(
+    box_N4: np.ndarray, label_N: np.ndarray, true: TrueBoxes, *, least_iou: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of an image's boxes by descending score: the state (1 right, 0 wrong, -1 not counted), misnamed, best IoU."""
+    iou_NM = box_iou(box_N4, true.xyxy)
+    same_NM = (true.label == label_N[:, None]) | (true.label == ANY)
+    state_N = match(iou_NM, same_NM, least_iou=least_iou)
+    misnamed_N = (state_N == 0) & ((iou_NM >= least_iou) & ~same_NM).any(axis=1)
+    in_crowd = box_iou(box_N4, true.crowd_xyxy, crowd=True) >= least_iou
+    in_crowd &= (true.crowd_label == label_N[:, None]) | (true.crowd_label == ANY)
+    state_N[in_crowd.any(axis=1) & (state_N == 0)] = -1
+    return state_N, misnamed_N, np.where(same_NM, iou_NM, 0).max(axis=1, initial=0)
 
 
 def match(iou_NM: np.ndarray, same_NM: np.ndarray, *, least_iou: float) -> np.ndarray:
