@@ -23,8 +23,8 @@ def test_the_tasks_and_the_end_make_a_whole_column(
     array = ["cluster", "--jobs", "2", "--cluster", "local", "--logs", str(tmp_path / "logs")]
     assert main([*array, *words(tiny_shards, out)]) == 0
     said = capfd.readouterr().out
-    assert "part 0/2 done, 10 shards written" in said
     assert "part 1/2 done, 10 shards written" in said
+    assert "part 2/2 done, 10 shards written" in said
     assert "complete, nothing to do" in said or "complete, 0 shards written" in said
     assert Column.open(out, Index.load(tiny_shards)).value("test", 39) is not None
 

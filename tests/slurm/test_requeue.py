@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -89,8 +90,13 @@ class Running:
         self.until(lambda: self.steps() >= step)
 
     def waits_again(self) -> None:
-        """Wait until it is back in the queue, and spare it the two minutes that SLURM lets a requeued job wait."""
+        """Wait until it is back in the queue, and spare it the two minutes that SLURM lets a requeued job wait.
+
+        SLURM waits so that whatever is left of the first run has ended: a batch script of it that reports its end
+        late would be taken for the end of the second run. Here its processes are watched instead.
+        """
         self.until(lambda: self.slurm.state(self.job) == "PENDING")
+        self.until(lambda: not self.left())
         self.until(
             lambda: (
                 not self.slurm.command(
@@ -98,6 +104,13 @@ class Running:
                 ).returncode
             )
         )
+
+    def left(self) -> bool:
+        """Whether SLURM's own processes of the job, one per node and step, are still there."""
+        found = subprocess.run(
+            ["pgrep", "--full", rf"^slurmstepd: \[{self.job}\."], stdout=subprocess.DEVNULL
+        )
+        return found.returncode == 0
 
     def goes_on(self, whole: dict[int, float], *, resumed_at: int) -> None:
         """It ends well, went on at that step, and its losses are those of the undisturbed run, to the bit."""
