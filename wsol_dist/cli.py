@@ -9,6 +9,7 @@ import pkgutil
 import sys
 from pathlib import Path
 
+from wsol_dist.engine.stop import held
 from wsol_dist.errors import RankError, as_user_error, did_you_mean
 
 COMMANDS = Path(__file__).parent / "commands"
@@ -24,7 +25,11 @@ def main(argv: list[str] | None = None) -> int:
     if argv[0] not in names:
         print(f"error: unknown command {argv[0]!r}; {did_you_mean(argv[0], sorted(names))}", file=sys.stderr)
         return 2
-    return run(f"wsol_dist.commands.{names[argv[0]]}", argv[1:])
+    module = f"wsol_dist.commands.{names[argv[0]]}"
+    if argv[0] != "train":
+        return run(module, argv[1:])
+    with held():  # it is told to stop by signals, and what it imports takes seconds
+        return run(module, argv[1:])
 
 
 def run(module: str, argv: list[str]) -> int:

@@ -3,7 +3,8 @@
 Each failing rank leaves a record in `RUN/logs/error-ATTEMPT/` before it lets go of its peers, so that what only follows
 from its end comes later. One of them is the first, by a hard link that only one rank can make. Rank 0 tells it,
 from a thread, since it may be waiting in a collective for the very rank that failed; where rank 0 is no more, the
-rank itself does. All others end without a word.
+rank itself does. All others end without a word. `told_once` does the same for ranks that do not know of each other
+yet, or that fail in a command without `FirstError`: there the first rank tells it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -65,6 +67,16 @@ class Place:
 
             gpu = f"GPU {own.device.index} ({torch.cuda.get_device_name(own.device)})"
         return cls(rank=own.rank, world=own.world, host=socket.gethostname(), gpu=gpu)
+
+    @classmethod
+    def of_slurm(cls) -> Place:
+        """The place of this process as SLURM says it."""
+        rank, world, local = (
+            int(os.environ.get(f"SLURM_{name}", "0")) for name in ("PROCID", "STEP_NUM_TASKS", "LOCALID")
+        )
+        visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+        gpu = f"GPU {visible[local % len(visible)]}" if visible else ""
+        return cls(rank=rank, world=world, host=socket.gethostname(), gpu=gpu)
 
     def __str__(self) -> str:
         return ", ".join(filter(None, (f"rank {self.rank} of {self.world}", f"node {self.host}", self.gpu)))
@@ -176,19 +188,7 @@ class FirstError:
 
     def _write(self, record: Record) -> None:
         """Leave the record where the other ranks see it, and try to be the first."""
-        for root in self._roots:
-            path = root / f"rank-{self.place.rank:05d}.json"
-            try:
-                root.mkdir(parents=True, exist_ok=True)
-                write_atomically(path, json.dumps(asdict(record), indent=1).encode())
-                os.link(path, root / "first")
-            except FileExistsError:
-                return
-            except OSError:
-                continue
-            self._is_first = True
-            return
-        self._is_first = True  # nobody can be asked
+        self._is_first = _is_first(record, self._roots)
 
     def _find(self, name: str) -> Path | None:
         return next((root / name for root in self._roots if (root / name).exists()), None)
@@ -246,6 +246,51 @@ class FirstError:
             for place in self.places
             if f"rank-{place.rank:05d}.json" not in known and place.rank != self.place.rank
         ]
+
+
+@contextmanager
+def told_once(folder: Path) -> Iterator[None]:
+    """Around what the ranks of a SLURM step do before they know of each other: the first that fails tells it.
+
+    Elsewhere nothing names one start among others, and each process tells its own error, as a single one does.
+
+    Args:
+        folder: of the run; where there is none, the ranks of a node agree.
+
+    Raises:
+        SystemExit: 1 or 2, for any exception of a rank of several.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        place = Place.of_slurm()
+        names = [os.environ.get(f"SLURM_{name}", "") for name in ("JOB_ID", "STEP_ID", "RESTART_COUNT")]
+        if place.world < 2 or not all(names[:2]):
+            raise
+        attempt = "-".join(["slurm", *filter(None, names)])
+        record = Record.of(error, place)
+        shared = [folder / "logs" / f"error-{attempt}"] if folder.is_dir() else []
+        if _is_first(record, [*shared, Path(tempfile.gettempdir()) / f"wsol-{attempt}"]):
+            _say(f"{record.header}\n{record.text}", is_main=place.rank == 0)
+        raise SystemExit(record.code) from None
+
+
+def _is_first(record: Record, roots: list[Path]) -> bool:
+    """Leave a record where the other ranks see it, and try to be the first."""
+    for root in roots:
+        path = root / f"rank-{record.place.rank:05d}.json"
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, json.dumps(asdict(record), indent=1).encode())
+            os.link(path, root / "first")
+        except FileExistsError:
+            return False
+        except OSError:
+            continue
+        return True
+    return True  # nobody can be asked
 
 
 def failed(error: BaseException) -> tuple[str, str]:

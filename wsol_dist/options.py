@@ -41,6 +41,11 @@ def check_least(own: argparse.Namespace, least: Mapping[str, int]) -> None:
             raise UserError(f"--{name.replace('_', '-')}: given {value}, at least {smallest} is needed")
 
 
+def names_of(text: str | None) -> tuple[str, ...]:
+    """The names in a list joined by commas, each once, without the blanks around them; none of None."""
+    return tuple(dict.fromkeys(name for part in (text or "").split(",") if (name := part.strip())))
+
+
 def part_of(text: str | None) -> tuple[int, int]:
     """The number of a part, counted from 0, of `I/N` with 1 <= I <= N, and N; (0, 1), the whole, for None.
 

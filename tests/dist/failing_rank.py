@@ -11,6 +11,7 @@ from pathlib import Path
 from wsol_dist import cli, ranks
 from wsol_dist.errors import UserError
 from wsol_dist.first_error import FirstError
+from wsol_dist.launching.processes import spawn
 from wsol_dist.ranks import Ranks
 from wsol_dist.report.config import TrackConfig
 from wsol_dist.report.track import Track
@@ -19,6 +20,8 @@ from wsol_dist.report.track import Track
 def main(argv: list[str]) -> int:
     """What `cli.run` calls."""
     how, folder = argv[0], Path(argv[1])
+    if how == "spawned":
+        spawn(fail, 1, "exception", folder=folder)
     own = ranks.from_environment()
     with FirstError(folder, own):
         config = TrackConfig(wandb="offline" if "wandb" in argv[2:] else "off")

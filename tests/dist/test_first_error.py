@@ -81,6 +81,15 @@ def test_a_mistake_that_every_rank_finds_is_told_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_ranks_of_a_command_that_starts_none_itself_tell_it_once(tmp_path: Path) -> None:
+    """As `srun wsol evaluate` does."""
+    text, codes = run_ranks(tmp_path / "run", "spawned")
+    assert codes == {1}
+    assert text.count("Traceback (most recent call last)") == text.count("first error: rank 1 of 3") == 1
+    assert text.rstrip().endswith("ValueError: the cup is empty")
+
+
+@pytest.mark.slow
 def test_where_the_run_folder_takes_nothing_it_is_still_told_once(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/logs").write_text("no folder")

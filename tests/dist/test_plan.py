@@ -80,7 +80,10 @@ def compare(pool: RankPool, world: int, *, zero: int, accumulation: int = 1, pre
     network = look_at(config, Inputs(num_classes=NUM_CLASSES), micro_batch=MICRO_BATCH)
     scale = Scale(nodes=1, gpus_per_node=world, accumulation=accumulation, zero=zero)
     for found, planned in pool.run(measured, config, network, scale):
-        words = ", ".join(f"{key} {planned[key] / found[key]:.3f}" for key in found)
+        words = ", ".join(
+            f"{key} {planned[key] / 2**20:.2f} / {found[key] / 2**20:.2f} MiB = {planned[key] / found[key]:.3f}"
+            for key in found
+        )
         print(
             f"plan / measured, {world} ranks, ZeRO {zero}, accumulation {accumulation}, {precision}: {words}"
         )

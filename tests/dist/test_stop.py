@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +143,53 @@ def test_signals_are_heard_inside_the_block_only() -> None:
         assert answer() == ""
         assert stop.ask(Ranks())() == "SIGUSR1"
     assert [signal.getsignal(one) for one in SIGNALS] == before
+
+
+def test_before_the_first_step_a_signal_does_not_wait_for_the_main_thread() -> None:
+    heard, busy = [], True
+    with Stop(at_once=lambda name: heard.append((name, busy))) as stop:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR2)).start()
+        hashlib.pbkdf2_hmac(
+            "sha256", b"", b"", 4_000_000
+        )  # seconds in a library: no handler of Python's runs
+        busy = False
+        assert stop.ask(Ranks())() == "SIGUSR2"
+        os.kill(os.getpid(), signal.SIGUSR2)
+        time.sleep(0.2)
+    assert heard == [("SIGUSR2", True)]
+
+
+def test_where_something_is_to_be_saved_it_waits_for_a_step() -> None:
+    heard: list[str] = []
+    with Stop(at_once=heard.append) as stop:
+        stop.saves = True
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)
+        assert heard == []
+        with stop.nothing_to_save():  # say while the checkpoint that was just written is scored
+            assert heard == ["SIGTERM"]
+        assert stop.saves
+
+
+def test_a_signal_while_wsol_train_is_imported_is_heard_by_it(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys
+from wsol_dist import cli
+from wsol_dist.engine.stop import Stop
+
+class Training:  # what the command's module is, once it is imported
+    def main(argv):
+        os.kill(os.getpid(), signal.SIGUSR2)
+        with Stop() as stop:
+            print("heard", stop._heard)
+        return 3
+
+sys.modules["wsol_dist.commands.train"] = Training
+code = cli.main(["train"])
+assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
+sys.exit(code)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert (done.returncode, done.stdout) == (3, f"heard {signal.SIGUSR2:d}\n"), done.stderr

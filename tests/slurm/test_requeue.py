@@ -62,12 +62,18 @@ class Running:
     """A job of two nodes in its folder, with at least 20 steps done."""
 
     def __init__(
-        self, slurm: Slurm, shards: Path, folder: Path, *words: str, fault: str = "slow 0 0"
+        self,
+        slurm: Slurm,
+        shards: Path,
+        folder: Path,
+        *words: str,
+        fault: str = "slow 0 0",
+        options: tuple[str, ...] = (),
     ) -> None:
         write_job(shards, folder)
         self.slurm, self.folder, self.run = slurm, folder, folder / "run"
         environment = {"FAULT": fault, "PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
-        self.job = slurm.sbatch("job.sh", *words, cwd=folder, **environment)
+        self.job = slurm.sbatch(*options, "job.sh", *words, cwd=folder, **environment)
 
     def steps(self) -> int:
         """Of the log so far."""
@@ -118,7 +124,8 @@ class Running:
         said = self.said()
         assert "\nrestart 1\n" in said, said
         assert "\nrestart 2\n" not in said
-        assert f"continues after step {resumed_at}\n" in said.split("\nrestart 1\n")[1], said
+        continues = f"continues after step {resumed_at}\n" if resumed_at else "continues after"
+        assert (continues in said.split("\nrestart 1\n")[1]) == (resumed_at > 0), said
         assert losses(self.run) == whole
         assert len(whole) == STEPS == finished_step(self.run)
         assert whole_steps(self.run)[-1] == STEPS
@@ -128,12 +135,15 @@ class Running:
 
     def logged(self) -> list[int]:
         """The step of every row that was ever written."""
-        return [json.loads(line)["step"] for line in (self.run / "metrics.jsonl").read_text().splitlines()]
+        return [int(row["step"]) for row in self.rows()]
 
     def back(self, since: float, step: int) -> float:
         """From a moment until the first row of a step beyond."""
-        rows = [json.loads(line) for line in (self.run / "metrics.jsonl").read_text().splitlines()]
-        return min(row["time"] for row in rows if row["step"] > step and row["time"] > since) - since
+        return min(row["time"] for row in self.rows() if row["step"] > step and row["time"] > since) - since
+
+    def rows(self) -> list[dict[str, float]]:
+        """Every row that was ever written."""
+        return [json.loads(line) for line in (self.run / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_a_signal_behind_a_restart_of_slurmctld(
@@ -159,6 +169,62 @@ def test_a_signal_behind_a_restart_of_slurmctld(
     job.goes_on(whole, resumed_at=stopped_at)
     assert job.logged() == list(range(1, STEPS + 1))  # no step was done twice
     measured("test_a_signal_behind_a_restart_of_slurmctld", ended=ended, back=job.back(told, stopped_at))
+
+
+def test_a_time_limit(slurm: Slurm, tiny_shards: Path, tmp_path: Path, whole: dict[int, float]) -> None:
+    """Nobody tells the job but SLURM's own clock, which may be a minute early."""
+    options = ("--time=2", "--signal=USR2@30")
+    job = Running(slurm, tiny_shards, tmp_path, fault="slow 0 1", options=options)
+    job.until(lambda: STOPPED_LINE in job.said())
+    said, stopped_at, told = job.said(), job.steps(), time.time()
+    assert f"job {job.job} is requeued, restart 1 of at most 100" in said
+    if stopped_at:  # else the machine is so slow that there was no step in a minute
+        assert "SIGUSR2: stops after step" in said, said
+        # Before the signal came.
+        told = next((row["time"] for row in job.rows() if row["step"] == stopped_at - 2), told)
+    else:
+        assert f"{STOPPED_LINE}SIGUSR2, with nothing to save; " in said, said
+    job.until(lambda: slurm.state(job.job) == "PENDING")
+    # The second run is to end by itself.
+    slurm.command("scontrol", "update", f"jobid={job.job}", "TimeLimit=10")
+    job.waits_again()
+    ended = time.time() - told
+    job.goes_on(whole, resumed_at=stopped_at)
+    assert job.logged() == list(range(1, STEPS + 1))
+    assert "CANCELLED DUE TO TIME LIMIT" not in job.said()
+    measured("test_a_time_limit", ended=ended, back=job.back(told, stopped_at))
+
+
+def test_a_signal_in_the_first_step(
+    slurm: Slurm, tiny_shards: Path, tmp_path: Path, whole: dict[int, float]
+) -> None:
+    """No step ends in which the ranks could agree, and there is nothing to save: the job is requeued at once."""
+    job = Running(slurm, tiny_shards, tmp_path, fault="hang 0 1")
+    job.until((tmp_path / "fault.json").exists)
+    told = time.time()
+    slurm.command("scancel", "--signal=USR2", job.job)
+    line = f"{STOPPED_LINE}SIGUSR2, with nothing to save; job {job.job} is requeued, restart 1 of at most 100"
+    job.until(lambda: line in job.said())
+    job.waits_again()
+    ended = time.time() - told
+    job.goes_on(whole, resumed_at=0)
+    measured("test_a_signal_in_the_first_step", ended=ended, back=job.back(told, 0))
+
+
+def test_a_job_that_is_cancelled_stays_away(slurm: Slurm, tiny_shards: Path, tmp_path: Path) -> None:
+    """`scancel` sends SIGTERM, as a preemption does, but a person wants the job to end."""
+    job = Running(slurm, tiny_shards, tmp_path)
+    job.reach(10)
+    told = time.time()
+    slurm.command("scancel", job.job)
+    job.until(lambda: slurm.state(job.job) != "RUNNING")
+    job.until(lambda: not job.left())
+    measured("test_a_job_that_is_cancelled_stays_away", ended=time.time() - told)
+    assert slurm.wait(job.job) == "CANCELLED"
+    assert whole_steps(job.run)[-1] == job.steps()
+    assert "restart 1" not in job.said()
+    if STOPPED_LINE in job.said():  # else SLURM was faster
+        assert f"{STOPPED_LINE}job {job.job} was cancelled" in job.said()
 
 
 def test_a_preemption(slurm: Slurm, tiny_shards: Path, tmp_path: Path, whole: dict[int, float]) -> None:

@@ -75,6 +75,26 @@ def test_a_job_is_not_requeued_for_ever(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert requeue(limit=4).startswith("job 12 is not requeued (")
 
 
+@pytest.mark.parametrize("state", ["RUNNING None", "COMPLETING TimeLimit", "COMPLETING None"])
+def test_a_job_that_a_person_cancelled_stays_away(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: str
+) -> None:
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\necho {state}\n")
+    (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/asked\n')
+    for name in ("squeue", "scontrol"):
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said = requeue(limit=3)
+    if state == "COMPLETING None":
+        assert said.startswith("job 12 was cancelled")
+        assert not (tmp_path / "asked").exists()
+    else:
+        assert said == "job 12 is requeued, restart 1 of at most 3"
+        assert (tmp_path / "asked").read_text() == "requeue 12\n"
+
+
 @pytest.mark.parametrize("wrong", [{"hang_timeout_s": -1}, {"max_requeues": -1}])
 def test_limits_are_not_negative(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="0 or more"):

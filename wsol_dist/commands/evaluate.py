@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from wsol_dist.config import Config, from_dict, load, override, read_yaml, recipe_names
 from wsol_dist.data.index import Index
 from wsol_dist.errors import UserError
-from wsol_dist.options import check_least, split_arguments
+from wsol_dist.first_error import told_once
+from wsol_dist.options import check_least, names_of, split_arguments
 
 if TYPE_CHECKING:
     from wsol_dist.evaluator.work import Work
@@ -34,16 +35,20 @@ def main(argv: list[str]) -> int:
         print("\nBehind RUN or RECIPE, --help lists its knobs; recipes: " + ", ".join(recipe_names()))
         return 0 if argv else 2
     own, rest = split_arguments(parser, argv)
-    check_least(own, {"procs": 1})
-    if own.follow:
-        return follow_run(own, rest)
+    with told_once(Path(own.target)):
+        check_least(own, {"procs": 1})
+        return follow_run(own, rest) if own.follow else score_run(own, rest)
+
+
+def score_run(own: argparse.Namespace, rest: list[str]) -> int:
+    """Check what was given, then score."""
     work = plan(own, rest)
     from wsol_dist.evaluator.choose_threshold import check_thresholds
     from wsol_dist.evaluator.scoring import run
     from wsol_dist.launching.processes import spawn
 
     check_thresholds(work)
-    spawn(run, own.procs, work)
+    spawn(run, own.procs, work, folder=work.folder)
     return 0
 
 
@@ -64,7 +69,7 @@ def follow_run(own: argparse.Namespace, rest: list[str]) -> int:
 
     config = config_of(own.target, rest)
     index, val = own.index or config.data.index, config.val.split
-    final = tuple(name for name in (own.final_split or "").split(",") if name)
+    final = names_of(own.final_split)
     check(config, index, splits=(val, *final), weights=None)
     check_threshold(own.threshold)
     if val in final:
@@ -82,7 +87,8 @@ def follow_run(own: argparse.Namespace, rest: list[str]) -> int:
         folder=folder,
     )
     check_thresholds(work)
-    spawn(follow, own.procs, Following(work=work, final_splits=final, final=own.final))
+    task = Following(work=work, final_splits=final, final=own.final)
+    spawn(follow, own.procs, task, folder=folder)
     return 0
 
 
@@ -165,10 +171,15 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Work:
     is_run = (target / "config.yaml").is_file()
     config = config_of(own.target, rest)
     weights, step, checkpoint = find_weights(own, target if is_run else None)
-    splits = tuple(name for name in (own.split or "test").split(",") if name)
+    splits = names_of(own.split) or ("test",)
     index = own.index or config.data.index
     check(config, index, splits=splits, weights=weights)
     check_threshold(own.threshold)
+    if own.save_maps and Index.load(index, check_files=False).multi_label:
+        raise UserError(
+            f"--save-maps: images in {index} have several classes, and the map of one would be kept; leave it out "
+            "(wsol pseudo-label writes label maps)"
+        )
     whole = is_run and own.init is None
     return Work(
         config=config,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsol_dist.config import Config, parse_with_recipe
 from wsol_dist.engine.stop import STOPPED, STOPPED_LINE, Stop
+from wsol_dist.first_error import told_once
 from wsol_dist.launching.requeue import requeue
 from wsol_dist.trainer.preflight import check, prepare_folder
 from wsol_dist.trainer.stages import stages
@@ -35,8 +37,17 @@ def train(config: Config, folder: Path) -> int:
     Returns:
         0 when it is through; `engine.stop.STOPPED` when it was stopped before, and the same command continues it.
     """
-    with Stop() as stop:  # it listens from here: importing torch takes seconds
+    # It listens from here: importing torch takes seconds.
+    with Stop(at_once=partial(_leave_at_once, config)) as stop, told_once(folder):
         return _train(config, folder, stop)
+
+
+def _leave_at_once(config: Config, heard: str) -> None:
+    """Have SLURM start the job again where no step comes soon: it ends all ranks, wherever they are."""
+    rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
+    if rank == "0" and "SLURM_JOB_ID" in os.environ:
+        then = requeue(limit=config.train.max_requeues)
+        print(f"{STOPPED_LINE}{heard}, with nothing to save; {then}", flush=True)
 
 
 def _train(config: Config, folder: Path, stop: Stop) -> int:

@@ -26,6 +26,7 @@ from wsol_dist.data.cache import cache_root
 from wsol_dist.data.remote import Remote, Wanted, is_url, read_remote
 from wsol_dist.data.shard import Row
 from wsol_dist.errors import UserError, did_you_mean
+from wsol_dist.options import names_of
 
 SCHEMA = 1
 INDEX_FILE = "index.json"
@@ -233,7 +234,7 @@ class Index(IndexFile):
         Raises:
             UserError: there is no such split.
         """
-        splits = tuple(text.split(",")) if text else tuple(self.splits)
+        splits = names_of(text) or tuple(self.splits)
         self.check_splits(splits)
         return splits
 
@@ -252,9 +253,11 @@ class Index(IndexFile):
         """The rows of one split.
 
         Raises:
-            UserError: no such split.
+            UserError: no such split; a sample outside its shard.
         """
-        return _to_rows(self.table(split))
+        rows = _to_rows(self.table(split))
+        _check_places(self, rows)
+        return rows
 
 
 def rows_table(rows: Sequence[Row]) -> pa.Table:
@@ -319,6 +322,19 @@ def _check_names(index: Index) -> None:
             raise UserError(
                 f"{index.place}/{INDEX_FILE}: refused file name {name!r}: shards lie beside the index"
             )
+
+
+def _check_places(index: Index, rows: Rows) -> None:
+    """The table may be anybody's: none of its numbers may ask for bytes that no shard has."""
+    sizes = np.array([*(shard.bytes for shard in index.shards), 0])
+    known = (rows.shard >= 0) & (rows.shard < len(index.shards))
+    room = sizes[np.where(known, rows.shard, -1)] - rows.offset
+    wrong = ~known | (rows.offset < 0) | (rows.bytes < 0) | (rows.bytes > room)
+    if wrong.any():
+        name = rows.ids[int(wrong.argmax())].as_py()
+        raise UserError(
+            f"{index.place}/{index.samples.file}: refused: {name!r} lies outside the shards; pack again"
+        )
 
 
 def _check_files(index: Index) -> None:

@@ -11,16 +11,19 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from wsol_dist import ranks
 from wsol_dist.errors import RankError, UserError, as_user_error
+from wsol_dist.first_error import FirstError
 
 GRACE_S = 1.0
 """After one rank failed, the others have this long to tell of theirs: the first may only have lost its peer."""
@@ -52,10 +55,16 @@ def was_killed(signal_name: str) -> bool:
     return signal_name != signal.SIGABRT.name
 
 
-def spawn(function: Callable[..., None], procs: int, *args: Any) -> None:
+def spawn(function: Callable[..., None], procs: int, *args: Any, folder: Path | None = None) -> None:
     """Run `function(ranks, *args)` in several processes of this machine, or right here for one.
 
     The first rank that fails ends all of them.
+
+    Args:
+        function: a rank's work.
+        procs: how many processes; 1 also where srun or torchrun started this one as one of several ranks.
+        args: picklable.
+        folder: where such ranks agree on which of them failed first; without one each tells its own error.
 
     Raises:
         UserError, SystemExit: as the rank raised it.
@@ -63,7 +72,9 @@ def spawn(function: Callable[..., None], procs: int, *args: Any) -> None:
     """
     if procs == 1:
         try:
-            function(ranks.from_environment(), *args)
+            own = ranks.from_environment()
+            with FirstError(folder, own) if folder else nullcontext():
+                function(own, *args)
         finally:
             ranks.stop_group()
         return

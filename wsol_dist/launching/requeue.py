@@ -30,11 +30,17 @@ def requeue(*, limit: int) -> str:
     if restarts >= limit:
         return f"job {job} was started again {restarts} times (train.max_requeues {limit}); {BY_HAND}"
     try:
-        done = subprocess.run(
-            ["scontrol", "requeue", job], capture_output=True, text=True, timeout=SCONTROL_S, check=False
-        )
+        state = _ask("squeue", "--noheader", f"--jobs={job}", "--format=%T %r").stdout.strip()
+        if state.startswith("COMPLETING") and "TimeLimit" not in state:
+            # A requeue would bring back what a person ended with `scancel`.
+            return f"job {job} was cancelled, or SLURM itself starts it again; if not, {BY_HAND}"
+        done = _ask("scontrol", "requeue", job)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"job {job} is not requeued ({' '.join(str(error).split())}); {BY_HAND}"
     if done.returncode:
         return f"job {job} is not requeued ({' '.join((done.stderr or done.stdout).split())}); {BY_HAND}"
     return f"job {job} is requeued, restart {restarts + 1} of at most {limit}"
+
+
+def _ask(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, capture_output=True, text=True, timeout=SCONTROL_S, check=False)

@@ -79,7 +79,9 @@ def memory(network: Network, scale: Scale, *, overhead_bytes: float = 0) -> Memo
         if scale.zero == 3:
             gathered = FLOAT_BYTES * min(network.trained, MAX_LIVE_ELEMENTS)
             parameters = share + FLOAT_BYTES * network.small + frozen + network.buffer_bytes + gathered
-            passing = bucket + gradients + activations
+            # Each that waits has a copy, laid out for the reduce-scatter. How many do at the peak differs from step to
+            # step, between none and all of them.
+            passing = bucket + 1.5 * gradients + activations
         else:
             parameters = whole
             beside = many or scale.zero == 2  # which puts its share of gradients aside during the pass

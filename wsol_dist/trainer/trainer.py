@@ -153,7 +153,7 @@ class Trainer:
 
     def _validate(self, step: int, track: Track) -> None:
         if self.validation:
-            with self.watchdog.paused():
+            with self.watchdog.paused(), self.stop.nothing_to_save():
                 self.validation(self.engine.evaluated(), step, track)
 
     def _train(self, track: Track) -> bool:
@@ -166,6 +166,7 @@ class Trainer:
         for step in range(self.first_step, self.steps.total):
             losses = self.engine.step(step, self._micro_batches(batches, meter, track), seed=self.config.seed)
             done = step + 1
+            self.stop.saves = True
             self.watchdog.beat(done)
             meter.count(losses)
             track.advance(done)
@@ -193,6 +194,7 @@ class Trainer:
                 meter = Meter(self.ranks, global_batch=self.config.train.global_batch)
             if not last:  # an answer that nobody takes would be on its way while the process group ends
                 asked_to_stop = self.stop.ask(self.ranks)
+        self.stop.saves = False
         return True
 
     def _save_between(self, step: int, meter: Meter) -> None:

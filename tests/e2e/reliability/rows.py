@@ -60,9 +60,15 @@ ROWS = [
         test=HERE + "test_torchrun_is_told_to_end",
     ),
     Row(
-        fault="the signal before a SLURM job's time limit (USR2)",
+        fault="a SLURM job's time limit, `--signal=USR2@N` before it",
         then=f"{STOPPED}and requeue the job; it goes on by itself, no step is done twice",
         limit="two steps and a checkpoint, of the 120 s that the signal comes before the limit",
+        test=SLURM + "test_a_time_limit",
+    ),
+    Row(
+        fault="`scancel --signal=USR2`",
+        then="the same",
+        limit="two steps and a checkpoint",
         test=SLURM + "test_a_signal_behind_a_restart_of_slurmctld",
     ),
     Row(
@@ -70,6 +76,18 @@ ROWS = [
         then="the same, on SIGTERM",
         limit="two steps and a checkpoint, within the partition's GraceTime",
         test=SLURM + "test_a_preemption",
+    ),
+    Row(
+        fault="a signal in the first step, or before it",
+        then="rank 0 requeues the job, whatever the others do: there is nothing to save",
+        limit="at once",
+        test=SLURM + "test_a_signal_in_the_first_step",
+    ),
+    Row(
+        fault="`scancel`",
+        then="all ranks stop at one step and write its checkpoint; the job is not requeued",
+        limit="SLURM's KillWait",
+        test=SLURM + "test_a_job_that_is_cancelled_stays_away",
     ),
     Row(
         fault="SIGKILL of one rank at a random step",

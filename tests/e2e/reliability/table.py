@@ -24,13 +24,18 @@ The continued run has the losses of one that was never stopped: bit for bit at t
 (CPU, float32), to rounding at another. What was not yet in a log row is in the checkpoint, so that rows of several
 steps are the same, too. A stop at a step that is to be scored leaves the scoring to the continued run.
 
+What comes while Python imports waits for that. Where nothing is to be saved, before the end of the first step and while
+a checkpoint is scored inside training, no step would come for minutes: there rank 0 of a SLURM job requeues it at once,
+from a thread, whatever the other ranks do (outside SLURM the signal waits). A job that a person ends with `scancel`
+gets SIGTERM, too, and is not requeued.
+
 **Hangs.** A thread beside each rank ends the job where no optimizer step comes for `train.hang_timeout_s`. The first
 step after a start and scoring inside training do not count; a hang in those ends with the collective's own time-out of
 30 minutes. The stacks of all ranks are in `RUN/logs/hang-TIME/`.
 
 **Not covered.** A rank that is killed, or fails, ends its job with an error, and SLURM does not requeue it: the same
-command goes on. While scoring inside training runs, a signal waits for its end. SLURM lets a requeued job wait for two
-minutes before it starts; the tests skip that.
+command goes on. So it is with a signal before `wsol train` runs: in the first moment of its ranks, and while the tasks
+tell their samples. SLURM lets a requeued job wait for two minutes before it starts; the tests skip that.
 
 *ended*: from the fault until every process had ended, or the job was back in the queue. *back*: outside SLURM from the
 new start, under SLURM from the fault, until the first new optimizer step is logged; most of it is importing torch and
