@@ -32,7 +32,7 @@ test: $(STAMP) ## the everyday suite (under 12 minutes)
 	$(BIN)/pytest -m "not slow and not slurm" tests
 
 test-all: $(STAMP) ## every test, with SLURM, fault and browser tests (under 50 minutes)
-	$(BIN)/pytest tests
+	$(BIN)/pytest --durations=20 tests
 
 check: $(STAMP) ## ruff, mypy on the package, import directions
 	$(BIN)/ruff check .

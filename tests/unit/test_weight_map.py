@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -109,6 +110,21 @@ def test_g_alone_trains_and_f_stays_in_eval_mode(variant: str) -> None:
     assert all(name.startswith("g.") for name in method.trained_keys())
 
 
+@pytest.mark.parametrize("wwbl", [False, True])
+def test_the_rate_of_the_output_is_that_of_its_gain_and_bias(wwbl: bool) -> None:
+    method = build(wwbl=wwbl, out_lr=20.0)
+    scales = method.lr_scales()
+    assert set(scales.values()) == {20.0}
+    parameters = dict(method.named_parameters())
+    assert sorted(name.rpartition(".")[2] for name in scales) == ["bias", "weight"]
+    with torch.no_grad():
+        for name in scales:
+            parameters[name].fill_(2 if name.endswith("bias") else 0)
+    assert torch.allclose(method.weights(images()), torch.tensor(2.0).sigmoid())  # nothing comes behind them
+    assert not build(wwbl=wwbl).lr_scales()
+    assert not build(variant="siamese", stage="f", out_lr=20.0).lr_scales()
+
+
 def test_the_siamese_loss_of_fours_does_not_depend_on_who_holds_them() -> None:
     method = build(variant="siamese").train()
     whole = method(images(), FOURS)["loss"]
@@ -195,6 +211,8 @@ def test_what_does_not_go_with_the_rest_of_a_recipe(
         {"stage": "f"},
         {"variant": "siamese", "inner": False, "outer": False},
         {"regulariser": -1},
+        {"out_lr": 0},
+        {"out_stride": 8, "wwbl": True},
         {"std": (0, 1, 1)},
     ],
 )
@@ -213,6 +231,26 @@ def test_unet_gives_a_map_of_the_images_size(arch: str, wwbl: bool, side: int) -
     unet = UNet(CNNConfig(arch=arch), wwbl=wwbl).eval()
     with torch.no_grad():
         assert unet(torch.zeros(2, 3, side, side)).shape == (2, 1, side, side)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 8, 16])
+def test_unet_of_a_coarser_stride_ends_there(stride: int) -> None:
+    unet = UNet(CNNConfig(arch="resnet10t"), out_stride=stride).eval()
+    ends: list[Tensor] = []
+    unet.blocks[-1].register_forward_hook(lambda block, given, out: ends.append(out))
+    with torch.no_grad():
+        found = unet(images(2))
+    assert ends[0].shape == (2, 1, 32 // stride, 32 // stride)
+    torch.testing.assert_close(
+        found, F.interpolate(ends[0], size=(32, 32), mode="bilinear", align_corners=False)
+    )
+
+
+def test_a_stride_that_the_encoder_does_not_have_is_refused() -> None:
+    with pytest.raises(
+        UserError, match=r"method\.out_stride: given 3, encoder 'resnet10t' allows 16, 8, 4, 2, 1"
+    ):
+        UNet(CNNConfig(arch="resnet10t"), out_stride=3)
 
 
 def test_unet_blocks_as_the_paper_and_as_wwbl_have_them() -> None:

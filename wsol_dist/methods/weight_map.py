@@ -55,6 +55,12 @@ class WeightMapConfig(MethodConfig):
     """g as in the authors' later public code (WWbL) instead of as the paper says."""
     inner_relu: bool = True
     """A ReLU between the two convolutions of a block of g; the paper leaves it open."""
+    out_stride: int = 1
+    """Stride at which g's blocks end; the map is then enlarged bilinearly. At the paper's 1 a map can follow edges, which
+    keep the class and weigh little; a coarse one has to cover whole parts."""
+    out_lr: float = 1.0
+    """Learning rate of g's last batch norm over train.lr. Its one gain and one bias decide how far from 0.5 the map can
+    be; in a training of a few hundred steps they need a larger rate than the convolutions bear."""
     bn_eval: bool = False
     """Keep the batch norms of the network in training in eval mode. Batch statistics are those of a rank's
     micro-batch, so with false losses depend on the number of ranks."""
@@ -70,6 +76,10 @@ class WeightMapConfig(MethodConfig):
             raise ValueError("method.image_px and method.embedding_dim must be positive")
         if min(self.std) <= 0:
             raise ValueError(f"method.std: {self.std} is not positive")
+        if self.wwbl and self.out_stride != 1:
+            raise ValueError("method.out_stride: `wwbl` has a stride of its own, give one of the two")
+        if self.out_lr <= 0:
+            raise ValueError("method.out_lr must be positive")
         if self.margin < 0 or self.regulariser < 0:
             raise ValueError("method.margin and method.regulariser must not be negative")
         if self.variant == "classifier" and self.stage == "f":
@@ -124,7 +134,9 @@ class WeightMap(Method):
         self.classifier = _frozen(config.classifier, num_classes, knob="classifier")
         if config.variant == "siamese":
             self.embedder = _frozen(config.embedder, config.embedding_dim, knob="embedder")
-        self.g = UNet(config.encoder, wwbl=config.wwbl, inner_relu=config.inner_relu)
+        self.g = UNet(
+            config.encoder, wwbl=config.wwbl, inner_relu=config.inner_relu, out_stride=config.out_stride
+        )
         self.train()
 
     def forward(self, image_BCHW: Tensor, label_B: Tensor) -> dict[str, Tensor]:
@@ -164,6 +176,12 @@ class WeightMap(Method):
         if self.config.bn_eval:
             keep_bn_eval(self)
         return self
+
+    def lr_scales(self) -> dict[str, float]:
+        if self.g is None or self.config.out_lr == 1:
+            return {}
+        own = {id(one) for one in self.g.out_norm.parameters()}
+        return {name: self.config.out_lr for name, one in self.named_parameters() if id(one) in own}
 
     def trained_keys(self) -> set[str]:
         trained = "g." if self.config.stage == "g" else "embedder."

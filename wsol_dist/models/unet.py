@@ -31,9 +31,12 @@ class UNet(nn.Module):
             strides 16, 8, 4, 4 and 2 (the fourth does not enlarge, its skip is the pooled stride-2 map), batch norm
             behind both convolutions of a block, and a plain twofold enlargement at the end.
         inner_relu: a ReLU between the two convolutions of a block.
+        out_stride: the blocks end at this stride, and a bilinear enlargement does the rest; the paper's is 1.
     """
 
-    def __init__(self, encoder: CNNConfig, *, wwbl: bool = False, inner_relu: bool = True) -> None:
+    def __init__(
+        self, encoder: CNNConfig, *, wwbl: bool = False, inner_relu: bool = True, out_stride: int = 1
+    ) -> None:
         super().__init__()
         self.wwbl = wwbl
         self.encoder: Any = build_encoder(encoder)
@@ -46,7 +49,12 @@ class UNet(nn.Module):
                 f"method.wwbl: encoder {encoder.arch!r} has strides {sorted(channels)}, wanted are 2 to 32; "
                 "try resnet18 or mobilenetv2_100"
             )
-        self.strides = [16, 8, 4, 4, 2] if wwbl else [deepest >> n for n in range(1, deepest.bit_length())]
+        halved = [deepest >> n for n in range(1, deepest.bit_length())]
+        self.strides = [16, 8, 4, 4, 2] if wwbl else [stride for stride in halved if stride >= out_stride]
+        if out_stride not in halved:
+            raise UserError(
+                f"method.out_stride: given {out_stride}, encoder {encoder.arch!r} allows {', '.join(map(str, halved))}"
+            )
         skips = [channels.get(stride, 0) for stride in self.strides]
         if wwbl:
             skips[3] = channels[2]
@@ -59,6 +67,13 @@ class UNet(nn.Module):
             Block(fan_in + skip, fan_out, norm_both=wwbl, inner_relu=inner_relu)
             for (fan_in, fan_out), skip in zip(pairwise(widths), skips, strict=True)
         )
+
+    @property
+    def out_norm(self) -> nn.BatchNorm2d:
+        """The batch norm of one channel behind everything."""
+        *_, last = self.blocks[-1].children()
+        assert isinstance(last, nn.BatchNorm2d)
+        return last
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         """(B, 3, H, W) -> logits (B, 1, H, W)."""
