@@ -56,8 +56,8 @@ class WeightMapConfig(MethodConfig):
     inner_relu: bool = True
     """A ReLU between the two convolutions of a block of g; the paper leaves it open."""
     out_stride: int = 1
-    """Stride at which g's blocks end; the map is then enlarged bilinearly. At the paper's 1 a map can follow edges, which
-    keep the class and weigh little; a coarse one has to cover whole parts."""
+    """Stride at which g's blocks end; the map is then enlarged bilinearly. At the paper's 1 a map can follow edges,
+    which keep the class and weigh little; a coarse one has to cover whole parts."""
     out_lr: float = 1.0
     """Learning rate of g's last batch norm over train.lr. Its one gain and one bias decide how far from 0.5 the map can
     be; in a training of a few hundred steps they need a larger rate than the convolutions bear."""
