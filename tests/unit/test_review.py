@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
 import http.client
 import json
 import os
@@ -13,17 +15,20 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from pycocotools.coco import COCO
 
-from tests.predictions import CLASSES, make_predictions, row, write_predictions
+from tests.predictions import CLASSES, make_predictions, paint, row, write_predictions
 from wsol_dist.cli import main
 from wsol_dist.data.index import Index
 from wsol_dist.errors import UserError
+from wsol_dist.prediction.record import SCHEMA
 from wsol_dist.review.cards import Cards, open_cards
 from wsol_dist.review.export import export
 from wsol_dist.review.journal import FILE, Choice, Journal
 from wsol_dist.review.page import DATA, write_static
-from wsol_dist.review.pictures import Pictures
+from wsol_dist.review.pictures import Outside, Pictures
 from wsol_dist.review.server import TOKEN_HEADER, ReviewServer
 
 
@@ -33,15 +38,15 @@ def folder(tmp_path: Path) -> Path:
 
 
 def open_journal(folder: Path, cards: Cards) -> Journal:
-    return Journal(folder / FILE, sha256=cards.sha256, sizes_wh=cards.size_wh.tolist())
+    return Journal(folder / FILE, cards)
 
 
 # ---- cards
 
 
-def test_a_card_for_each_box(folder):
+def test_a_card_for_each_box_and_for_the_image_without_one(folder):
     cards = open_cards(folder)
-    assert len(cards) == 11
+    assert (len(cards), cards.num_boxes) == (12, 11)
     assert cards.num_images == 12
     assert cards.num_without == 1
     assert cards.image[0] == "cat/00000.jpg"
@@ -50,12 +55,38 @@ def test_a_card_for_each_box(folder):
     differs = table["given_label"].to_numpy()[:11] != table["label"].to_numpy()[:11]
     assert differs.any()
     assert not differs.all()
-    assert np.allclose(cards.doubt, np.where(differs, 1, 1 - score * stability), atol=1e-6)
+    assert np.allclose(cards.doubt[:11], np.where(differs, 1, 1 - score * stability), atol=1e-6)
+    assert cards.doubt[11] == 1
+    assert cards.image[11] == "owl/00011.jpg"
+    shown = cards.to_json()
+    assert shown["box"][11] is None
+    assert shown["classes"][shown["label"][11]] == "owl"
 
 
-def test_predictions_without_a_box_are_told(tmp_path):
-    write_predictions(tmp_path / "O", [row("a.jpg", 0, box=None, size_wh=(10, 10))], root=tmp_path)
-    with pytest.raises(UserError, match="no box in 1 images"):
+def test_of_which_class_an_image_without_a_box_is(tmp_path):
+    """The asked one; where none was probable enough the given, else the most probable. What is broken has no card."""
+    common = {"width": 10, "height": 10, "top5_label": [1, 2], "top5_score": [0.5, 0.25]}
+    rows = [
+        common | {"image": "asked.jpg", "label": 0, "class": "cat", "score": 0.125},
+        common | {"image": "given.jpg", "given_label": 2, "given_class": "owl"},
+        common | {"image": "probable.jpg"},
+        {"image": "broken.jpg", "width": 0, "height": 0, "error": "no image"},
+        row("boxed.jpg", 4, box=[1, 1, 5, 5], size_wh=(10, 10)),
+        row("boxed.jpg", 5, box=None, size_wh=(10, 10)),
+    ]
+    write_predictions(tmp_path / "O", rows, root=tmp_path)
+    cards = open_cards(tmp_path / "O")
+    assert cards.image == ["boxed.jpg", "asked.jpg", "given.jpg", "probable.jpg"]
+    assert cards.images == ["asked.jpg", "given.jpg", "probable.jpg", "boxed.jpg"]
+    assert cards.label[1:].tolist() == [0, 2, 1]
+    assert cards.score[1:].tolist() == [0.125, 0.25, 0.5]
+    assert (cards.num_boxes, cards.num_without, cards.num_broken) == (1, 3, 1)
+
+
+def test_predictions_of_broken_images_are_told(tmp_path):
+    broken = row("a.jpg", 0, box=None, size_wh=(0, 0)) | {"error": "no image"}
+    write_predictions(tmp_path / "O", [broken], root=tmp_path)
+    with pytest.raises(UserError, match="nothing to review: none of its 1 images decoded"):
         open_cards(tmp_path / "O")
 
 
@@ -129,11 +160,21 @@ def test_choices_that_are_none(folder, raw, reason):
     assert journal.choices == {}
 
 
+def test_what_has_no_box_is_accepted_with_a_drawn_one_only(folder):
+    cards = open_cards(folder)
+    journal = open_journal(folder, cards)
+    with pytest.raises(ValueError, match="no box was found on this image; draw one to accept it"):
+        journal.choose(11, {"state": "accepted"})
+    journal.choose(11, {"state": "rejected"})
+    drawn = journal.choose(11, {"state": "accepted", "box": [1, 2, 50, 60]})
+    assert open_journal(folder, cards).choices == {11: drawn}
+
+
 def test_a_journal_of_other_predictions_is_refused(folder):
     cards = open_cards(folder)
     open_journal(folder, cards).close()
     with pytest.raises(UserError, match="other predictions"):
-        Journal(folder / FILE, sha256="0" * 64, sizes_wh=cards.size_wh.tolist())
+        Journal(folder / FILE, dataclasses.replace(cards, sha256="0" * 64))
 
 
 def test_damage_in_the_middle_is_told_with_its_line(folder):
@@ -142,7 +183,7 @@ def test_damage_in_the_middle_is_told_with_its_line(folder):
     journal.choose(0, {"state": "accepted"})
     with (folder / FILE).open("ab") as file:
         file.write(b'{"card": 99, "state": "accepted"}\n')
-    with pytest.raises(UserError, match=r"line 3: no choice: card 99 given; 0 to 10"):
+    with pytest.raises(UserError, match=r"line 3: no choice: card 99 given; 0 to 11"):
         open_journal(folder, cards)
 
 
@@ -173,9 +214,35 @@ def test_export_holds_the_accepted_boxes_as_they_were_moved(folder, tmp_path):
 def test_export_with_those_that_nobody_judged(folder, tmp_path):
     cards = open_cards(folder)
     done = export(cards, {2: Choice(state="rejected")}, tmp_path / "out", formats=("coco",), with_open=True)
-    assert done.num_boxes == len(cards) - 1
+    assert done.num_boxes == cards.num_boxes - 1
     with pytest.raises(UserError, match="no box is accepted yet"):
         export(cards, {}, tmp_path / "out")
+
+
+def test_a_box_that_was_drawn_is_exported_where_its_image_was_predicted(tmp_path):
+    rows = [
+        row("cat/0.jpg", 0, box=None, size_wh=(120, 90))
+        | {"top5_label": [0, 1], "top5_score": [0.75, 0.125]},
+        row("dog/1.jpg", 1, box=[10, 10, 50, 50], size_wh=(120, 90)),
+        row("owl/2.jpg", 2, box=None, size_wh=(120, 90)),
+    ]
+    for one in rows:
+        paint(tmp_path / "images" / one["image"], size_wh=(120, 90), box=[10, 10, 50, 50], hue=0)
+    write_predictions(tmp_path / "O", rows, root=tmp_path / "images")
+    cards = open_cards(tmp_path / "O")
+    choices = {1: Choice(state="accepted", box=(3.0, 4.0, 30.0, 40.0)), 2: Choice(state="rejected")}
+    done = export(
+        cards, choices, tmp_path / "out", formats=("coco", "voc", "yolo", "parquet"), with_open=True
+    )
+    assert (done.num_boxes, done.num_moved, done.num_images) == (2, 1, 2)
+    labels = COCO(str(tmp_path / "out/coco.json"))
+    drawn, predicted = labels.loadAnns(labels.getAnnIds())
+    assert [image["file_name"] for image in labels.loadImgs(labels.getImgIds())] == ["cat/0.jpg", "dog/1.jpg"]
+    assert (drawn["bbox"], labels.loadCats(drawn["category_id"])[0]["name"]) == ([3, 4, 27, 36], "cat")
+    assert predicted["bbox"] == [10, 10, 40, 40]
+    table = pq.read_table(tmp_path / "out/predictions.parquet")
+    assert table.schema.names == SCHEMA.names
+    assert table["score"].to_pylist()[0] == 0.75
 
 
 def test_export_into_somebody_elses_folder_is_refused(folder, tmp_path):
@@ -218,6 +285,11 @@ def ask(
     return answer.status, content, answer.headers
 
 
+def decoded(picture: dict[str, str]) -> np.ndarray:
+    data = base64.b64decode(picture["src"].removeprefix("data:image/jpeg;base64,"))
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+
+
 def test_page_cards_and_pictures(server, folder):
     status, page, headers = ask(server, "GET", "/")
     assert status == 200
@@ -226,10 +298,11 @@ def test_page_cards_and_pictures(server, folder):
     status, cards, _ = ask(server, "GET", "/cards.json")
     assert status == 200
     assert json.loads(cards)["classes"] == list(CLASSES)
-    status, picture, _ = ask(server, "GET", "/image/1?side=320")
-    decoded = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
+    status, answer, _ = ask(server, "GET", "/pictures.json?side=320&cards=1,11")
     assert status == 200
-    assert decoded.shape == (120, 160, 3)
+    pictures = json.loads(answer)
+    assert set(pictures) == {"1", "11"}
+    assert decoded(pictures["1"]).shape == (120, 160, 3)
 
 
 def test_only_this_machine_is_listened_to(server):
@@ -240,21 +313,24 @@ def test_only_this_machine_is_listened_to(server):
     "path",
     [
         "/../../../../etc/passwd",
-        "/image/../../../../etc/passwd",
+        "/pictures.json/../../../../etc/passwd",
         "/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
-        "/image/%2e%2e%2f%2e%2e%2fsecret.jpg",
-        "/image/..%5c..%5csecret.jpg",
+        "/pictures.json?side=320&cards=../../secret.jpg",
+        "/pictures.json?side=320&cards=%2e%2e%2f%2e%2e%2fsecret.jpg",
+        "/pictures.json?side=320&cards=0,secret.jpg",
+        "/images/..%5c..%5csecret.jpg",
         "//etc/passwd",
         "/etc/passwd",
-        "/image//etc/passwd",
-        "/image/0/../../secret.jpg",
-        "/image/99999",
-        "/image/-1",
-        "/image/%D9%A1",
-        "/image/0?side=99999999",
+        "/images//etc/passwd",
+        "/pictures.json?side=320&cards=99999",
+        "/pictures.json?side=320&cards=-1",
+        "/pictures.json?side=320&cards=%D9%A1",
+        "/pictures.json?side=99999999&cards=0",
+        "/pictures.json?side=320&cards=" + ",".join("0" * 65),
+        "/pictures.json?cards=0",
+        "/pictures.json",
         "/review.jsonl",
         "/predictions.json",
-        "/image/",
         "file:///etc/passwd",
     ],
 )
@@ -281,13 +357,32 @@ def test_predictions_that_name_files_elsewhere_show_none(tmp_path, image):
     server = ReviewServer(cards, journal, tmp_path / "O", port=0)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        assert ask(server, "GET", "/image/0?side=320")[0] == 200
-        assert ask(server, "GET", "/image/1?side=320")[0] == 403
+        found = json.loads(ask(server, "GET", "/pictures.json?side=320&cards=0,1")[1])
+        assert decoded(found["0"]).shape == (90, 120, 3)
+        assert set(found["1"]) == {"problem"}
+        assert repr(names[1]) in found["1"]["problem"]
+        assert f"leaves {tmp_path / 'images'}" in found["1"]["problem"]
         assert write_static(cards, {}, tmp_path / "static", folder=tmp_path / "O")
         assert not (tmp_path / "static/images/1.jpg").exists()
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_a_link_to_the_very_file_that_was_predicted_is_shown_until_that_changes(tmp_path):
+    """Class folders are often links into other folders."""
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "far.jpg"), np.zeros((90, 120, 3), np.uint8))
+    (tmp_path / "images/link.jpg").symlink_to(tmp_path / "far.jpg")
+    stamp = (tmp_path / "far.jpg").stat()
+    one = row("link.jpg", 0, box=[1, 1, 50, 50], size_wh=(120, 90))
+    one |= {"num_bytes": stamp.st_size, "modified_ns": stamp.st_mtime_ns}
+    write_predictions(tmp_path / "O", [one], root=tmp_path / "images")
+    picture = Pictures(open_cards(tmp_path / "O")).jpeg(0, 320)
+    assert cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR).shape == (90, 120, 3)
+    os.utime(tmp_path / "far.jpg", ns=(0, 0))
+    with pytest.raises(Outside, match="for a file that was not predicted"):
+        Pictures(open_cards(tmp_path / "O")).jpeg(0, 320)
 
 
 def test_another_host_is_refused(server):
@@ -384,7 +479,7 @@ def test_the_command_merges_and_exports(folder, tmp_path, capsys):
     (tmp_path / "choices.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     merge = ["review", str(folder), "--merge", str(tmp_path / "choices.jsonl")]
     assert main([*merge, "--export", str(tmp_path / "out"), "--formats", "coco,parquet"]) == 0
-    assert "2 boxes of 2 images as coco, parquet; 1 boxes were moved" in capsys.readouterr().out
+    assert "2 boxes of 2 images as coco, parquet; 1 of them moved or drawn by hand" in capsys.readouterr().out
     assert (tmp_path / "out/predictions.parquet").is_file()
     assert main(["review", str(folder), "--export", str(tmp_path / "out"), "--formats", "coko"]) == 2
     assert "no format 'coko' for boxes; did you mean 'coco'?" in capsys.readouterr().err
@@ -397,7 +492,7 @@ def test_the_command_merges_and_exports(folder, tmp_path, capsys):
 def test_a_static_folder_is_whole_and_is_not_written_over_others(folder, tmp_path, capsys):
     assert main(["review", str(folder), "--static", str(tmp_path / "page")]) == 0
     assert {path.name for path in (tmp_path / "page").iterdir()} == {"index.html", DATA, "images"}
-    assert len(list((tmp_path / "page/images").iterdir())) == 11
+    assert len(list((tmp_path / "page/images").iterdir())) == 12
     assert main(["review", str(folder), "--static", str(tmp_path / "page")]) == 0
     (tmp_path / "other").mkdir()
     (tmp_path / "other/x").write_text("x")

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from wsol_dist.errors import UserError, did_you_mean
-from wsol_dist.options import add_model_options, check_least, check_top_k
+from wsol_dist.options import add_model_options, check_least, check_top_k, names_of
 
 ALL = "onnx,torch"
 
@@ -51,10 +51,11 @@ def formats_of(text: str) -> tuple[str, ...]:
     Raises:
         UserError: anything else.
     """
-    names = tuple(dict.fromkeys(name for name in text.split(",") if name and name != "none"))
+    allowed = names_of(ALL)
+    names = tuple(name for name in names_of(text) if name != "none")
     for name in names:
-        if name not in ALL.split(","):
-            raise UserError(f"--formats: no format {name!r}; {did_you_mean(name, [*ALL.split(','), 'none'])}")
+        if name not in allowed:
+            raise UserError(f"--formats: no format {name!r}; {did_you_mean(name, [*allowed, 'none'])}")
     return names
 
 

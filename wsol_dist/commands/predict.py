@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsol_dist.errors import UserError
-from wsol_dist.options import add_model_options, check_least, check_top_k
+from wsol_dist.options import add_model_options, check_least, check_top_k, names_of
 
 if TYPE_CHECKING:
     from wsol_dist.prediction.inputs import Inputs
@@ -55,7 +55,7 @@ def plan(own: argparse.Namespace) -> Work:
 
     if own.out is None or not own.paths:
         raise UserError("PATH and --out are needed: wsol predict RUN PATH... --out FOLDER")
-    formats = tuple(dict.fromkeys(name for name in own.formats.split(",") if name))
+    formats = names_of(own.formats)
     check_formats(formats)
     opened = open_model(own.model, step=own.step, threshold=own.threshold, trust_code=own.trust_code)
     asked = Asked(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsol_dist.errors import UserError
+from wsol_dist.options import names_of
 from wsol_dist.progress import progress
 from wsol_dist.review.journal import FILE, Journal
 
@@ -33,7 +34,7 @@ def main(argv: list[str]) -> int:
     cards = open_cards(own.folder)
     lock = RunLock(Lock(file="review.lock", job="review of these predictions is open", cure="end it first"))
     lock.take(own.folder)
-    journal = Journal(own.folder / FILE, sha256=cards.sha256, sizes_wh=cards.size_wh.tolist())
+    journal = Journal(own.folder / FILE, cards)
     try:
         if own.merge:
             print(f"{own.merge}: {journal.merge(own.merge)} choices taken over")
@@ -52,7 +53,8 @@ def _serve(own: argparse.Namespace, cards: Cards, journal: Journal) -> int:
 
     server = ReviewServer(cards, journal, own.folder, port=own.port)
     done = journal.counts()
-    print(f"{len(server.cards)} boxes, {sum(done.values())} judged before")
+    without = f", {cards.num_without} images without a box" if cards.num_without else ""
+    print(f"{cards.num_boxes} boxes{without}; {sum(done.values())} judged before")
     print(
         f"review page  {server.url}   (this machine only; Ctrl-C ends, every choice is saved at once)",
         flush=True,
@@ -70,7 +72,7 @@ def _serve(own: argparse.Namespace, cards: Cards, journal: Journal) -> int:
 def _write_static(own: argparse.Namespace, cards: Cards, journal: Journal) -> int:
     from wsol_dist.review.page import PAGE, write_static
 
-    with progress("drawing", len(set(cards.image))) as told:
+    with progress("drawing", len(cards.images)) as told:
         problems = write_static(cards, journal.choices, own.static, folder=own.folder, progress=told)
     print("".join(f"{problem}\n" for problem in problems), end="")
     print(f"Review page  {(own.static / PAGE).resolve()}   (its choices come back with --merge FILE)")
@@ -83,13 +85,9 @@ def _export(own: argparse.Namespace, cards: Cards, journal: Journal) -> int:
     done = export(cards, journal.choices, own.export, formats=own.formats, with_open=own.with_open)
     print(
         f"{done.out}: {done.num_boxes} boxes of {done.num_images} images as {', '.join(own.formats)}; "
-        f"{done.num_moved} boxes were moved"
+        f"{done.num_moved} of them moved or drawn by hand"
     )
     return 0
-
-
-def _formats(text: str) -> tuple[str, ...]:
-    return tuple(name for name in text.split(",") if name)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -107,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     what.add_argument("--export", type=Path, metavar="FOLDER", help="write the accepted boxes as labels")
     parser.add_argument(
-        "--formats", type=_formats, default=("coco", "yolo", "voc"), help="of --export; default coco,yolo,voc"
+        "--formats", type=names_of, default=("coco", "yolo", "voc"), help="of --export; default coco,yolo,voc"
     )
     parser.add_argument(
         "--with-open", action="store_true", help="export also the boxes that nobody has judged"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from wsol_dist.config import recipe_names
 from wsol_dist.errors import UserError, did_you_mean
-from wsol_dist.options import check_least, part_of, split_arguments
+from wsol_dist.options import check_least, names_of, part_of, split_arguments
 from wsol_dist.regions.cluster import BACKENDS
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Search:
     from wsol_dist.evaluator.refined import open_labels
 
     check_least(own, {"trials": 1, "seed": 0, "workers": 0, "images": 1, "size_px": 2})
-    backends = tuple(own.backends.split(","))
+    backends = names_of(own.backends)
     for name in backends:
         if name not in BACKENDS:
             raise UserError(f"--backends: unknown backend {name!r}; {did_you_mean(name, sorted(BACKENDS))}")

@@ -22,7 +22,7 @@ from wsol_dist.errors import UserError, did_you_mean
 from wsol_dist.launching import array
 from wsol_dist.launching.job import WsolJob
 from wsol_dist.launching.local_job import wait_and_show
-from wsol_dist.options import check_least
+from wsol_dist.options import check_least, names_of
 from wsol_dist.trainer.preflight import check, check_network, prepare_folder
 from wsol_dist.trainer.stages import stages
 
@@ -72,7 +72,7 @@ def check_splits(given: str, index: Index) -> None:
     Raises:
         UserError: the shards have no such split.
     """
-    for split in given.split(","):
+    for split in names_of(given):
         if split not in index.splits:
             allowed = did_you_mean(split, list(index.splits))
             raise UserError(f"--splits: no split {split!r} in {index.place}; {allowed}, joined by commas")
@@ -139,7 +139,7 @@ def following(splits: str, val: str) -> tuple[str, ...]:
 
     Without the held-out split there is nothing to follow with, and the splits are scored behind training.
     """
-    names = splits.split(",")
+    names = names_of(splits)
     if val not in names:
         return ("--split", splits)
     rest = ",".join(name for name in names if name != val)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from wsol_dist.errors import UserError
+from wsol_dist.options import names_of
 from wsol_dist.prediction.record import Predictions
 from wsol_dist.quality.matching import Judged, average_precision, judge
 from wsol_dist.quality.measure import (
@@ -204,15 +205,13 @@ def _truth(
     if boxes is not None:
         root = None if about["root"] is None else Path(about["root"])
         return from_file(boxes, seen, root=root, classes=classes, folder=folder)
-    splits = split.split(",") if split else None
+    splits = names_of(split)
     shards: list[tuple[str, str | None]]
     if index is not None:
         shards = [(index, one) for one in splits] if splits else [(index, None)]
     else:
         shards = [
-            (one["index"], one["split"])
-            for one in about["shards"]
-            if splits is None or one["split"] in splits
+            (one["index"], one["split"]) for one in about["shards"] if not splits or one["split"] in splits
         ]
     if not shards:
         if about["shards"]:

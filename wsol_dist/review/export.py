@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from wsol_dist.atomic import write_atomically
@@ -16,7 +16,7 @@ from wsol_dist.errors import UserError, did_you_mean
 from wsol_dist.prediction.record import TABLE_FILE, write_table
 from wsol_dist.prediction.writers import RECORD, TABLE_FORMATS, check_stems, write_formats
 from wsol_dist.review.cards import CORNERS, Cards
-from wsol_dist.review.journal import ACCEPTED, REJECTED, Choice
+from wsol_dist.review.journal import ACCEPTED, OPEN, Box, Choice
 
 FORMATS = ("coco", "yolo", "voc")
 ALLOWED = (*sorted(TABLE_FORMATS), RECORD)
@@ -31,31 +31,44 @@ class Exported:
     out: Path
     num_boxes: int
     num_moved: int
+    """Of them those that a person moved or drew."""
     num_images: int
 
 
 def reviewed_table(cards: Cards, choices: dict[int, Choice], *, with_open: bool) -> tuple[pa.Table, int]:
-    """The rows of the predictions that stand, with their boxes as a person left them, and how many boxes were moved.
+    """The rows of the predictions that stand, with their boxes as a person left them, and how many boxes a person made.
 
     An image whose boxes are all gone is left out: nobody said that nothing is on it.
     """
-    kept, moved = [], {}
+    stands = {ACCEPTED, OPEN} if with_open else {ACCEPTED}
+    kept: list[int] = []
+    changes: dict[str, dict[int, Any]] = {}
     for card, row in enumerate(cards.row.tolist()):
-        choice = choices.get(card)
-        state = "" if choice is None else choice.state
-        if state == ACCEPTED or (with_open and state != REJECTED):
-            kept.append(row)
-            if choice is not None and choice.box is not None:
-                moved[row] = choice.box
+        choice = choices.get(card, Choice(state=OPEN))
+        if choice.state not in stands or (choice.box is None and card >= cards.num_boxes):
+            continue
+        kept.append(row)
+        if choice.box is not None:
+            for name, value in _by_hand(cards, card, choice.box).items():
+                changes.setdefault(name, {})[row] = value
     table = cards.predictions.table()
-    for at, name in enumerate(CORNERS):
-        values = table[name].to_numpy(zero_copy_only=False).copy()
-        for row, box in moved.items():
-            values[row] = box[at]
-        # Rows without a box hold nan by now; none of them is kept.
-        column = pa.array(values, type=table.schema.field(name).type)
-        table = table.set_column(table.schema.get_field_index(name), name, column)
-    return table.take(pa.array(np.array(kept, dtype=np.int64))), len(moved)
+    for name, values in changes.items():
+        column = table[name].to_pylist()
+        for row, value in values.items():
+            column[row] = value
+        field = table.schema.field(name)
+        table = table.set_column(table.schema.get_field_index(name), field, pa.array(column, type=field.type))
+    return table.take(pa.array(sorted(kept), type=pa.int64())), len(changes.get(CORNERS[0], {}))
+
+
+def _by_hand(cards: Cards, card: int, box: Box) -> dict[str, Any]:
+    """What a person's box changes in its row."""
+    corners: dict[str, Any] = dict(zip(CORNERS, box, strict=True))
+    if card < cards.num_boxes:
+        return corners
+    label = int(cards.label[card])
+    found = {"label": label, "class": cards.classes[label], "score": float(cards.score[card])}
+    return corners | found | {"class_rank": 0, "box_rank": 0}
 
 
 def export(

@@ -10,9 +10,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wsol_dist.errors import UserError
+
+if TYPE_CHECKING:
+    from wsol_dist.review.cards import Cards
 
 FILE = "review.jsonl"
 SCHEMA = 1
@@ -27,23 +30,28 @@ class Choice:
 
     state: str
     box: Box | None = None
-    """The box as a person drew it; None where it stayed as it was predicted."""
+    """The box as a person moved or drew it; None where it stayed as it was predicted."""
 
     def to_json(self) -> dict[str, Any]:
         return {"state": self.state, "box": None if self.box is None else list(self.box)}
 
 
-def check_choice(raw: Any, *, size_wh: Sequence[int]) -> Choice:
+def check_choice(raw: Any, *, size_wh: Sequence[int], has_box: bool) -> Choice:
     """A choice from outside.
 
+    Args:
+        has_box: whether a box was predicted.
+
     Raises:
-        ValueError: an unknown state; a box that is none, or lies outside of its image.
+        ValueError: an unknown state; a box that is none, or lies outside of its image; no box at all to accept.
     """
     state = raw.get("state") if isinstance(raw, dict) else None
     if state not in STATES:
         raise ValueError(f"state {state!r} given; allowed: {', '.join(STATES)}")
     box = raw.get("box")
     if box is None:
+        if state == ACCEPTED and not has_box:
+            raise ValueError("no box was found on this image; draw one to accept it")
         return Choice(state=state)
     numbers = isinstance(box, list) and len(box) == 4 and all(type(side) in (int, float) for side in box)
     if not numbers or not all(map(math.isfinite, box)):
@@ -59,20 +67,19 @@ def check_choice(raw: Any, *, size_wh: Sequence[int]) -> Choice:
 class Journal:
     """The choices of a review by card. Many threads may write."""
 
-    def __init__(self, path: Path, *, sha256: str, sizes_wh: Sequence[Sequence[int]]) -> None:
+    def __init__(self, path: Path, cards: Cards) -> None:
         """Read what is there, or begin.
 
         Args:
-            sha256: of the predictions that are reviewed.
-            sizes_wh: width and height of each card's image.
+            cards: what is judged.
 
         Raises:
             UserError: the file is of other predictions, or is damaged elsewhere than at its end.
         """
-        self.path, self.sizes_wh = path, sizes_wh
+        self.path, self.sizes_wh, self.num_boxes = path, cards.size_wh.tolist(), cards.num_boxes
         self.choices: dict[int, Choice] = {}
         self._lock = threading.Lock()
-        self._head = {"schema": SCHEMA, "predictions_sha256": sha256}
+        self._head = {"schema": SCHEMA, "predictions_sha256": cards.sha256}
         whole = self._read() if path.exists() else 0
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         os.ftruncate(self._file, whole)  # a line that a crash cut short was never confirmed
@@ -124,7 +131,7 @@ class Journal:
     def _checked(self, card: Any, raw: Any) -> Choice:
         if type(card) is not int or not 0 <= card < len(self.sizes_wh):
             raise ValueError(f"card {card!r} given; 0 to {len(self.sizes_wh) - 1} allowed")
-        return check_choice(raw, size_wh=self.sizes_wh[card])
+        return check_choice(raw, size_wh=self.sizes_wh[card], has_box=card < self.num_boxes)
 
     def _append(self, line: dict[str, Any]) -> None:
         data = json.dumps(line, allow_nan=False).encode() + b"\n"
@@ -133,9 +140,10 @@ class Journal:
             while data:
                 data = data[os.write(self._file, data) :]
             os.fsync(self._file)
-        except OSError:
+        except OSError as error:
             os.ftruncate(self._file, before)
-            raise
+            # A failed write names no file.
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def _read(self) -> int:
         """Replay the file; returns how many of its bytes are whole lines."""

@@ -37,9 +37,10 @@ def render(cards: Cards, *, folder: Path, token: str = "", static: bool = False)
     return environment.get_template("review.html.j2").render(
         title=folder.resolve().name,
         classes=cards.classes,
-        num_cards=len(cards),
+        num_boxes=cards.num_boxes,
         num_images=cards.num_images,
         num_without=cards.num_without,
+        num_broken=cards.num_broken,
         threshold=about.get("threshold") or {},
         method=(about.get("model") or {}).get("method") or "",
         static=static,
@@ -77,12 +78,12 @@ def write_static(
     write_atomically(out / DATA, f"window.REVIEW = {text};\n".encode())
     problems = []
     pictures = Pictures(cards)
-    first = dict(zip(reversed(cards.image), reversed(range(len(cards))), strict=True))
-    for number, image in enumerate(dict.fromkeys(cards.image)):
+    card_of = dict(zip(cards.image, range(len(cards)), strict=True))
+    for number, image in enumerate(cards.images):
         try:
-            data = pictures.jpeg(first[image], SIDES_PX[0])
+            data = pictures.jpeg(card_of[image], SIDES_PX[0])
             write_atomically(out / IMAGES / f"{number}.jpg", data, sync=False)
-        except (UserError, Outside) as error:
+        except (UserError, Outside, OSError) as error:
             problems.append(f"not shown: {error}")
         progress(1)
     write_atomically(out / PAGE, render(cards, folder=folder, static=True).encode())

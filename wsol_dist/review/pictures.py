@@ -1,7 +1,8 @@
-"""The images behind the cards as small JPEGs, upright; nothing outside of the reviewed folder is read."""
+"""The images behind the cards as small JPEGs, upright; nothing is read but what was predicted."""
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import simplejpeg
 
 from wsol_dist.data.decode import DecodeError, decode_rgb
+from wsol_dist.data.files import inside
 from wsol_dist.errors import UserError
 from wsol_dist.prediction.record import ImageBytes
 from wsol_dist.review.cards import Cards
@@ -22,7 +24,7 @@ KEPT_BYTES = 64 * 2**20
 
 
 class Outside(Exception):
-    """An image whose path, or what it points at, leaves the folder that was predicted on."""
+    """An image whose path leaves the folder that was predicted on, or is a link to what was not predicted."""
 
 
 class Pictures:
@@ -33,6 +35,8 @@ class Pictures:
         root = cards.predictions.about.get("root")
         self.root = None if root is None else Path(root).resolve()
         self.images = ImageBytes(cards.predictions)
+        rows = cards.predictions.table().select(["image", "num_bytes", "modified_ns"]).to_pydict()
+        self._stamps = {image: stamp for image, *stamp in zip(*rows.values(), strict=True)}
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         self._num_bytes = 0
@@ -41,8 +45,9 @@ class Pictures:
         """The image of a card, its longest side at most `side_px`.
 
         Raises:
-            Outside: the predictions name a file elsewhere.
-            UserError: the image is gone, or does not decode.
+            Outside: a link leads to a file elsewhere that was not predicted.
+            UserError: the path itself leaves the folder; the image does not decode.
+            OSError: it is gone.
         """
         image = self.cards.image[card]
         self._check_inside(image)
@@ -56,9 +61,16 @@ class Pictures:
         return data
 
     def _check_inside(self, image: str) -> None:
-        """Links are followed first: the predictions may come from anywhere."""
-        if self.root is not None and not (self.root / image).resolve().is_relative_to(self.root):
-            raise Outside(f"{image!r} leaves {self.root}")
+        """Links are followed first: the predictions may come from anywhere.
+
+        A folder of links is a common way to sort images, so a link may lead elsewhere, but only to the very file that
+        was predicted: who made up a record to see others' files does not know their sizes and times.
+        """
+        if self.root is None or (self.root / image).resolve().is_relative_to(self.root):
+            return
+        now = os.stat(inside(self.root, image))
+        if [now.st_size, now.st_mtime_ns] != self._stamps[image]:
+            raise Outside(f"{image!r} leaves {self.root} for a file that was not predicted")
 
     def _keep(self, key: tuple[str, int], data: bytes) -> None:
         if key not in self._kept:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import hmac
 import json
@@ -25,8 +26,10 @@ HOST = "127.0.0.1"
 TOKEN_HEADER = "X-Review-Token"
 MOST_BYTES = 65536
 """Of a request's body."""
+MOST_PICTURES = 64
+"""Of one answer."""
 POLICY = (
-    "default-src 'none'; img-src 'self' data:; connect-src 'self'; style-src 'unsafe-inline'; "
+    "default-src 'none'; img-src data:; connect-src 'self'; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 EXPORTED = "reviewed"
@@ -125,22 +128,32 @@ class _Handler(BaseHTTPRequestHandler):
             case ["choices.json"]:
                 choices = {card: one.to_json() for card, one in list(self.server.journal.choices.items())}
                 self._send(HTTPStatus.OK, json.dumps(choices).encode(), "application/json")
-            case ["image", number]:
-                self._send(HTTPStatus.OK, self._picture(number, parts.query), "image/jpeg", keep=True)
+            case ["pictures.json"]:
+                content = json.dumps(self._pictures(parts.query)).encode()
+                self._send(HTTPStatus.OK, content, "application/json")
             case _:
                 raise Refused(HTTPStatus.NOT_FOUND, "there is nothing here")
 
-    def _picture(self, number: str, query: str) -> bytes:
-        card = int(number) if number.isascii() and number.isdigit() and len(number) < 10 else -1
-        side = parse_qs(query).get("side", [str(SIDES_PX[0])])[0]
-        if not 0 <= card < len(self.server.cards) or side not in map(str, SIDES_PX):
-            raise Refused(HTTPStatus.NOT_FOUND, "there is no such picture")
+    def _pictures(self, query: str) -> dict[int, dict[str, str]]:
+        """By card a picture, or why there is none. Many in one answer: a browser takes far longer for many answers."""
+        given = parse_qs(query)
+        side, numbers = given.get("side", [""])[0], given.get("cards", [""])[0].split(",")
+        cards = [
+            int(number) for number in numbers if number.isascii() and number.isdigit() and len(number) < 10
+        ]
+        known = len(cards) == len(numbers) <= MOST_PICTURES and all(
+            card < len(self.server.cards) for card in cards
+        )
+        if not known or side not in map(str, SIDES_PX):
+            raise Refused(HTTPStatus.NOT_FOUND, "there are no such pictures")
+        return {card: self._picture(card, int(side)) for card in cards}
+
+    def _picture(self, card: int, side_px: int) -> dict[str, str]:
         try:
-            return self.server.pictures.jpeg(card, int(side))
-        except Outside as error:
-            raise Refused(HTTPStatus.FORBIDDEN, str(error)) from error
-        except (UserError, OSError) as error:
-            raise Refused(HTTPStatus.NOT_FOUND, str(error)) from error
+            data = self.server.pictures.jpeg(card, side_px)
+        except (Outside, UserError, OSError) as error:
+            return {"problem": str(error)}
+        return {"src": f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"}
 
     def _post(self) -> None:
         content = self._body()
@@ -201,13 +214,12 @@ class _Handler(BaseHTTPRequestHandler):
         }
         self._send(HTTPStatus.OK, json.dumps(said).encode(), "application/json")
 
-    def _send(
-        self, status: HTTPStatus, data: bytes, kind: str, *, keep: bool = False, close: bool = False
-    ) -> None:
+    def _send(self, status: HTTPStatus, data: bytes, kind: str, *, close: bool = False) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
-        self.send_header("Cache-Control", "private, max-age=3600" if keep else "no-store")
+        # The next review has the same address, and other pictures.
+        self.send_header("Cache-Control", "no-store")
         self.send_header("Content-Security-Policy", POLICY)
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Cross-Origin-Resource-Policy", "same-origin")

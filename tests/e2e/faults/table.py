@@ -7,6 +7,7 @@ from pathlib import Path
 from tests.e2e.faults.clusters import CLUSTERS
 from tests.e2e.faults.fault import Fault, render
 from tests.e2e.faults.given import COMMANDS, RECIPES, WEIGHTS
+from tests.e2e.faults.labels import LABELS
 from tests.e2e.faults.machine import MACHINE
 from tests.e2e.faults.remote import REMOTE
 from tests.e2e.faults.shards import IMAGES, PACKING, SHARDS
@@ -27,6 +28,7 @@ SECTIONS = {
         REMOTE,
     ),
     "Label maps": ("", CLUSTERS),
+    "From class folders to labels": ("`fit`, `predict`, `review` and `export`.", LABELS),
     "Machines": ("", MACHINE),
 }
 FAULTS = [fault for _, faults in SECTIONS.values() for fault in faults]
