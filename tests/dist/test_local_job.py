@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,3 +75,22 @@ def test_a_killed_task_is_named_with_its_last_words(
 ) -> None:
     assert wait_and_show(submit(tmp_path, OneFails("killed"))) == 1
     assert capfd.readouterr().err.splitlines()[-1] == "error: task 1: at work"
+
+
+def sleep_long() -> None:
+    time.sleep(100)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_job_ends_with_whoever_waits_for_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
+    job = submit(tmp_path, sleep_long)
+    before = signal.getsignal(signal.SIGTERM)
+    threading.Timer(1, os.kill, (os.getpid(), number)).start()
+    start = time.monotonic()
+    assert wait_and_show(job) == 130
+    job.wait()
+    assert time.monotonic() - start < 60
+    assert "the same command goes on from the newest checkpoint" in capfd.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -24,6 +25,8 @@ def wait_and_show(job: Any) -> int:
         return 0
     print("            starting: importing torch and DeepSpeed takes about 20 s", flush=True)
     shown, done = 0, False
+    # The job is a process of its own: whoever ends this one wants it to end, too.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while not done:
             done = job.done()  # asked before the log is read, which is then complete
@@ -33,6 +36,8 @@ def wait_and_show(job: Any) -> int:
         job.cancel()
         print("\nstopped; the same command goes on from the newest checkpoint", file=sys.stderr)
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     failed = [task for task in map(job.task, range(job.num_tasks)) if not ended_well(task)]
     return explain(job, failed) if failed else 0
 
