@@ -5,6 +5,9 @@ import re
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+MOST_NAMED = 100
+"""Allowed words that a message still lists one by one."""
+NUM_NEAREST = 8
 
 
 class UserError(Exception):
@@ -20,12 +23,15 @@ class RankError(RuntimeError):
 
 
 def did_you_mean(word: str, allowed: list[str]) -> str:
-    """The tail of an error message: a suggestion where one is close, and always the allowed words."""
+    """The tail of an error message: a suggestion, and the allowed words; of very many the nearest."""
     import difflib
 
     close = difflib.get_close_matches(word, allowed, n=1, cutoff=0.6)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}allowed: {', '.join(allowed)}"
+    if len(allowed) <= MOST_NAMED:
+        return f"{hint}allowed: {', '.join(allowed)}"
+    nearest = difflib.get_close_matches(word, allowed, n=NUM_NEAREST, cutoff=0.0)
+    return f"{hint}allowed are {len(allowed)} names, the nearest: {', '.join(nearest)}"
 
 
 def as_user_error(error: BaseException) -> UserError | None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
+from tests.dist.runs import BACKBONE, alone, losses, train
 from tests.pool import RankPool
+from tests.unit.test_multi_label import pack
+from wsol_dist.config import from_dict
 from wsol_dist.methods.context_loss import contrastive_loss
 from wsol_dist.methods.mmcst import MMCST
 from wsol_dist.ranks import Ranks
@@ -61,6 +66,33 @@ def test_loss_and_gradient_of_a_global_batch_with_contrast(pool: RankPool, both_
         assert gradients.keys() == alone.keys()
         for name, values in gradients.items():
             assert values == pytest.approx(alone[name], abs=2e-5), name
+
+
+def test_a_training_run_with_the_text_of_a_few_classes(
+    rank_pool: RankPool, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    shards = pack(tmp_path_factory.mktemp("multi") / "shards")
+    backbone = BACKBONE | {"drop_path": 0.0}
+    config = from_dict(
+        {
+            "name": "few",
+            "method": {"name": "mmcst", "image_px": 32, "backbone": backbone, "text_top": 3},
+            "data": {"index": str(shards), "workers": 0},
+            "train": {"epochs": 2, "global_batch": 8, "lr": 3e-3, "schedule": "constant"},
+            "track": {"wandb": "off", "log_every_steps": 1},
+        },
+        origin="test",
+    )
+    train(alone(), config, tmp_path / "one")
+    rank_pool.run(train, config, tmp_path / "two")
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert one == pytest.approx(two, abs=1e-4)
+    assert one[len(one)] < one[1]
+    rows = [json.loads(line) for line in (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, 13))
+    found = [row["train/text_found"] for row in rows]
+    assert all(0 <= value <= 1 for value in found)
+    assert 0 < sum(found) < len(found)
 
 
 class Sizes(TorchFunctionMode):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -11,6 +12,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.unit.test_multi_label import pack
+from wsol_dist.cli import main
+from wsol_dist.data.columns import Column
+from wsol_dist.data.index import Index
+from wsol_dist.data.stream import evaluation_batches
 from wsol_dist.errors import UserError
 from wsol_dist.methods.base import GivenData
 from wsol_dist.methods.context_loss import contrastive_loss, l1_loss
@@ -233,6 +239,29 @@ def test_every_switch_changes_the_map(switch):
     assert not torch.allclose(maps(plain), maps(other), atol=1e-4)
 
 
+def trained_maps(context_target: str, context_loss: str = "ce", target_BE: torch.Tensor | None = None):
+    """Behind a few steps of what differs in nothing but the context."""
+    method = build(context_target=context_target, context_loss=context_loss, context_dim=7).train()
+    optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        method(images(), MULTI_HOT, target_BE)["loss"].backward()
+        optimizer.step()
+    return maps(method)
+
+
+def test_what_the_context_learns_from_and_how_changes_the_map():
+    generator = torch.Generator().manual_seed(2)
+    image_BE, caption_BE = (torch.randn(3, 7, generator=generator) for _ in range(2))
+    found = {"none": trained_maps("none")}
+    for loss in ("l1", "ce"):
+        found[f"image {loss}"] = trained_maps("image", loss, image_BE)
+        found[f"caption {loss}"] = trained_maps("caption", loss, caption_BE)
+    assert torch.equal(found["none"], trained_maps("none")), "the steps themselves repeat"
+    for one, other in itertools.combinations(found, 2):
+        assert not torch.allclose(found[one], found[other], atol=1e-4), (one, other)
+
+
 def test_affinity_is_attention_between_patches_times_the_map():
     method = build().eval()
     value_BKN = torch.rand(3, 40, 16)  # more maps than a head is wide
@@ -289,6 +318,19 @@ def test_it_starts_from_a_plain_transformer_and_from_another_image_size():
     assert large.load_init(build().state_dict()) == []
 
 
+def test_text_of_a_few_of_many_classes_costs_a_few_tokens():
+    num_classes, few, num_patches = 100, 6, 16
+    torch.manual_seed(0)
+    method = MMCST(dataclasses.replace(PLAIN, text_top=few), num_classes)
+    lengths: list[int] = []
+    method.backbone.vit.blocks[0].register_forward_pre_hook(
+        lambda _, given: lengths.append(given[0].shape[1])
+    )
+    method(images(), F.one_hot(torch.tensor([7, 99, 0]), num_classes).float())
+    method.localize(images(), torch.tensor([[7], [99], [0]]))
+    assert set(lengths) == {num_classes + num_patches, num_classes + few + num_patches}
+
+
 # What class names mean
 
 
@@ -332,6 +374,16 @@ def test_a_resumed_run_needs_no_table(table):
 def test_a_table_that_does_not_fit_is_refused(table, more, words):
     with pytest.raises(UserError, match=words):
         text_embeddings(text_config(table, **more), NAMES)
+
+
+def test_of_a_large_table_the_nearest_names_are_told(tmp_path):
+    np.save(tmp_path / "t.npy", np.ones((300, 16), np.float16))
+    names = [f"name {number}" for number in range(299)]
+    (tmp_path / "t.txt").write_text("\n".join([*names, "coffee cup"]))
+    table = {"embeddings": str(tmp_path / "t.npy"), "names": str(tmp_path / "t.txt")}
+    with pytest.raises(UserError, match="allowed are 300 names, the nearest: coffee cup, ") as mistake:
+        text_embeddings(text_config(table, aliases={}), ["coffee"])
+    assert len(str(mistake.value)) < 400
 
 
 def test_a_damaged_table_is_refused(table):
@@ -396,6 +448,31 @@ def test_open_clip_from_a_file_gives_the_mean_of_normalised_prompts(clip_file):
     torch.testing.assert_close(prompts.norm(dim=1), torch.ones(2))
     assert loaded.image_px == 32
     assert loaded.images(images(2)).shape == (2, 24)
+
+
+def test_images_and_captions_are_embedded_through_open_clip(clip_file, tmp_path):
+    from wsol_dist.models.clip import load_clip
+
+    shards, given = pack(tmp_path / "shards"), ["tiny-clip", str(clip_file)]
+    common = ["embed", "--index", str(shards), "--workers", "0", "--split", "val"]
+    knobs = ["--clip.model", given[0], "--clip.pretrained", given[1]]
+    assert main([*common, "--out", str(tmp_path / "image"), *knobs]) == 0
+    knobs = ["--what", "caption", "--text.clip.model", given[0], "--text.clip.pretrained", given[1]]
+    assert main([*common, "--out", str(tmp_path / "caption"), *knobs]) == 0
+    index = Index.load(shards)
+    image, caption = (Column.open(tmp_path / name, index) for name in ("image", "caption"))
+    assert image.about.settings["encoder"].startswith("open_clip tiny-clip clip.pt (sha256 ")
+    clip = load_clip(CLIPConfig(model=given[0], pretrained=given[1]))
+    (batch,) = evaluation_batches(
+        index, split="val", rank=0, world=1, batch_size=3, workers=0, image_px=32, positions=range(3)
+    )
+    mean, std = (torch.tensor(value)[:, None, None] for value in (clip.mean, clip.std))
+    wanted = clip.images((batch.image_BCHW / 255 - mean) / std).numpy()
+    for row in range(3):
+        np.testing.assert_allclose(image.value("val", row), wanted[row], atol=1e-5)
+        names = [index.classes[label] for label in index.rows("val").labels(row)]
+        prompt = f"a photo of a {', '.join(names[:-1])} and {names[-1]}"
+        np.testing.assert_allclose(caption.value("val", row), clip.texts([prompt])[0].numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -248,6 +253,22 @@ def test_a_method_of_one_label_refuses_several_before_training(shards):
         check_data(recipe(shards, {"name": name}), Index.load(shards))
 
 
+def test_an_image_without_any_class_is_refused_before_training(shards, tmp_path):
+    folder = Path(shutil.copytree(shards, tmp_path / "own"))
+    path = folder / "samples.parquet"
+    table = pq.read_table(path)
+    labels = table["labels"].to_pylist()
+    row = table["split"].to_pylist().index("train")
+    labels[row] = []
+    place, field = table.column_names.index("labels"), table.schema.field("labels")
+    pq.write_table(table.set_column(place, field, pa.array(labels, field.type)), path)
+    index = json.loads((folder / "index.json").read_text())
+    index["samples"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=re.escape(f"{table['id'][row]} has no label at all")):
+        check_data(recipe(folder, {"name": "mmcst"}), Index.load(folder))
+
+
 def test_embeddings_that_nobody_learns_from_are_refused(shards, weights, tmp_path):
     embed(shards, tmp_path / "e", weights)
     data = {"embeddings": str(tmp_path / "e")}
@@ -264,6 +285,13 @@ def test_embeddings_that_nobody_learns_from_are_refused(shards, weights, tmp_pat
     dim = Column.open(tmp_path / "e", Index.load(shards)).about.settings["dim"]
     fitting = {"name": "mmcst", "context_target": "image", "context_dim": dim}
     check_data(recipe(shards, fitting, data=data), Index.load(shards))
+
+
+def test_one_map_an_image_is_too_few_to_score_or_to_keep(shards, tmp_path, capsys):
+    assert main(["score", "--maps", str(tmp_path), "--index", str(shards), "--threshold", "0.3"]) == 2
+    assert "a file holds the map of one" in capsys.readouterr().err
+    assert main(["evaluate", "mmcst-collage", "--index", str(shards), "--save-maps"]) == 2
+    assert "the map of one would be kept" in capsys.readouterr().err
 
 
 # Evaluation

@@ -16,9 +16,9 @@ from wsol_dist.data.decode import DecodeError, decode_rgb
 from wsol_dist.data.index import Index
 from wsol_dist.data.pack import PackOptions, make_plan, pack
 from wsol_dist.data.sample import Item, Sample
-from wsol_dist.data.shard import decode_mask
+from wsol_dist.data.shard import decode_mask, encode_sample, read_sample
 from wsol_dist.data.stream import ShardReader
-from wsol_dist.data.verify import verify
+from wsol_dist.data.verify import _check_decoding, verify
 from wsol_dist.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -238,7 +238,21 @@ def test_deep_names_a_mask_that_does_not_decode(tmp_path):
 def test_mask_values_that_mean_nothing(tmp_path, semantic, value, most):
     image = io.BytesIO()
     Image.new("RGB", (6, 4)).save(image, "BMP")
-    mask = np.array([[0, value], [255, 1]], np.uint8)
-    folder = packed_as(tmp_path, image=image.getvalue(), mask=mask, semantic=semantic)
-    (problem,) = verify(folder, deep=True, workers=1)
+    mask = np.full((4, 6), 255, np.uint8)
+    mask[0, :2] = 1, value
+    sample = {"image": image.getvalue(), "mask": mask, "semantic": semantic}
+    with pytest.raises(UserError, match=f"a: the mask has the value {value}, .* correct the mask"):
+        packed_as(tmp_path / "packed", **sample)
+    # Shards of other hands: what no packing looked at.
+    stored = read_sample(encode_sample(0, Sample(id="a", extension="bmp", labels=(0,), **sample)))
+    (problem,) = _check_decoding(stored, (6, 4), 2)
     assert f"the mask has the value {value}, 0 to {most} and 255 allowed" in problem
+
+
+def test_a_mask_of_another_size_is_refused_where_it_says_every_pixels_class(tmp_path):
+    image = io.BytesIO()
+    Image.new("RGB", (6, 4)).save(image, "BMP")
+    turned = {"image": image.getvalue(), "mask": np.ones((6, 4), np.uint8)}
+    with pytest.raises(UserError, match="a: the mask has 4 x 6 pixels, the image 6 x 4; "):
+        packed_as(tmp_path / "classes", **turned, semantic=True)
+    packed_as(tmp_path / "object", **turned)  # PxAP's are of any size

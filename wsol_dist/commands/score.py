@@ -103,6 +103,11 @@ def plan(own: argparse.Namespace, rest: list[str]) -> GivenWork:
         raise UserError(f"--val-maps: {val!r} is what --maps are of; give --maps alone")
     given[own.split] = Given(maps=own.maps, predictions=own.predictions)
     index.check_splits(given)
+    if index.multi_label:
+        raise UserError(
+            f"--index {own.index}: its images have several classes, and a file holds the map of one; such sets are "
+            "scored from a run or exported weights (wsol evaluate)"
+        )
     if knobs.evaluate.select == "top1_loc" and not all(one.predictions for one in given.values()):
         raise UserError(
             "evaluate.select: top1_loc needs predicted classes; give --predictions and --val-predictions"

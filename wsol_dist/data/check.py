@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from wsol_dist.data.sample import Sample
+from wsol_dist.data.sample import IGNORE, Sample
 from wsol_dist.errors import UserError
 
 IMAGE_EXTENSIONS = ("jpg", "png", "webp", "bmp")
@@ -41,14 +41,51 @@ def check_sample(sample: Sample) -> None:
         raise _refusal(sample.id, "extension", sample.extension, f"one of {', '.join(IMAGE_EXTENSIONS)}")
     check_labels(sample.id, sample.labels)
     _check_boxes(sample)
-    mask = None if sample.mask is None else np.asarray(sample.mask)
-    if mask is not None and not (mask.dtype == np.uint8 and mask.ndim == 2 and mask.size > 0):
-        raise _refusal(sample.id, "mask", f"{mask.dtype} of shape {mask.shape}", "uint8 of shape (H, W)")
+    _mask_of(sample)
     if sample.box_labels is not None:
         if sample.boxes_xyxy is None or len(sample.box_labels) != len(sample.boxes_xyxy):
             raise _refusal(sample.id, "box_labels", sample.box_labels, "one class number a box")
         for label in sample.box_labels:
             check_labels(sample.id, (label,))
+
+
+def check_mask(sample: Sample, *, num_classes: int, image_wh: tuple[int, int]) -> None:
+    """A mask's values mean something, and one of every pixel's class is of the image's own size.
+
+    Args:
+        num_classes: of the data set.
+        image_wh: width and height of the upright image, (0, 0) where that cannot be read.
+
+    Raises:
+        UserError: an unknown value, or another size.
+    """
+    mask_HW = _mask_of(sample)
+    if mask_HW is None:
+        return
+    if problem := mask_problem(mask_HW, semantic=sample.semantic, num_classes=num_classes):
+        raise UserError(f"{sample.id}: {problem}; correct the mask, or remove it")
+    height, width = mask_HW.shape
+    if sample.semantic and image_wh != (0, 0) and (width, height) != image_wh:
+        raise UserError(
+            f"{sample.id}: the mask has {width} x {height} pixels, the image {image_wh[0]} x {image_wh[1]}; "
+            "a mask with the class of every pixel must be of the image's size"
+        )
+
+
+def _mask_of(sample: Sample) -> np.ndarray | None:
+    mask = None if sample.mask is None else np.asarray(sample.mask)
+    if mask is not None and not (mask.dtype == np.uint8 and mask.ndim == 2 and mask.size > 0):
+        raise _refusal(sample.id, "mask", f"{mask.dtype} of shape {mask.shape}", "uint8 of shape (H, W)")
+    return mask
+
+
+def mask_problem(mask_HW: np.ndarray, *, semantic: bool, num_classes: int) -> str | None:
+    """The largest value that means nothing, as one line."""
+    largest = int(mask_HW[mask_HW != IGNORE].max(initial=0))
+    most = num_classes if semantic else 1
+    if largest <= most:
+        return None
+    return f"the mask has the value {largest}, 0 to {most} and {IGNORE} allowed"
 
 
 def _check_boxes(sample: Sample) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from wsol_dist.data.check import check_labels
+from wsol_dist.data.check import check_labels, check_mask
 from wsol_dist.data.holdout import hold_out_val
 from wsol_dist.data.index import CREATED_BY
 from wsol_dist.data.sample import Item, Sample, Source
-from wsol_dist.data.shard import encode_sample, in_box_frame
+from wsol_dist.data.shard import encode_sample, image_size, in_box_frame
 from wsol_dist.data.totals import CLASSES, difference
 from wsol_dist.errors import UserError
 from wsol_dist.options import part_of
@@ -147,7 +147,7 @@ def read_promised(source: Source, item: Item) -> Sample:
     """The sample that the item promised: splits and counts were made of the promise.
 
     Raises:
-        UserError: another id or other labels; as `Source.read`.
+        UserError: another id or other labels; as `Source.read`, `check_mask`.
     """
     sample = in_box_frame(source.read(item))
     for what, given, listed in (("id", sample.id, item.id), ("labels", sample.labels, item.labels)):
@@ -155,6 +155,7 @@ def read_promised(source: Source, item: Item) -> Sample:
             raise UserError(
                 f"{item.id}: {what} {given!r} given by read(), {listed!r} by items(); must be equal"
             )
+    check_mask(sample, num_classes=len(source.classes), image_wh=image_size(sample.image))
     return sample
 
 

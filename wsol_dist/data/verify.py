@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from wsol_dist.data.check import frame_problem
+from wsol_dist.data.check import frame_problem, mask_problem
 from wsol_dist.data.decode import DecodeError, decode_rgb
 from wsol_dist.data.index import Index, Shard, tar_problem
 from wsol_dist.data.parallel import in_order, num_cores
 from wsol_dist.data.remote import Remote, Wanted
-from wsol_dist.data.sample import IGNORE
 from wsol_dist.data.shard import END_OF_TAR, StoredSample, image_size, read_sample, to_sample
 from wsol_dist.errors import UserError
 
@@ -181,7 +180,5 @@ def _check_decoding(stored: StoredSample, size_wh: tuple[int, int], num_classes:
         return
     if sample.mask is None:
         return
-    largest = int(sample.mask[sample.mask != IGNORE].max(initial=0))
-    most = num_classes if sample.semantic else 1
-    if largest > most:
-        yield f"the mask has the value {largest}, 0 to {most} and {IGNORE} allowed"
+    if problem := mask_problem(sample.mask, semantic=sample.semantic, num_classes=num_classes):
+        yield problem
