@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.hue import config, write_checkpoint, write_run
 from wsol_dist.data.columns import Column
 from wsol_dist.data.index import Index
 from wsol_dist.launching.submission import main
@@ -27,6 +28,24 @@ def test_the_tasks_and_the_end_make_a_whole_column(
     assert "part 2/2 done, 10 shards written" in said
     assert "complete, nothing to do" in said or "complete, 0 shards written" in said
     assert Column.open(out, Index.load(tiny_shards)).value("test", 39) is not None
+
+
+@pytest.mark.slow
+def test_the_trials_of_a_search_are_shared_and_the_end_prints_the_table(
+    tiny_shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "run", config(tiny_shards))
+    write_checkpoint(tmp_path / "run", config(tiny_shards), 1)
+    out = tmp_path / "search"
+    array = ["search", str(tmp_path / "run"), "--jobs", "2", "--cluster", "local"]
+    array += ["--logs", str(tmp_path / "logs"), "--index", str(tiny_shards), "--out", str(out)]
+    assert main([*array, "--trials", "3", "--size-px", "16", "--workers", "0"]) == 0
+    said = capfd.readouterr().out
+    assert sorted(path.name for path in out.glob("trial-*.json")) == [f"trial-{n:03d}.json" for n in range(3)]
+    first, _, table = said.partition("trial 0:")[2].partition("trial 1:")
+    assert "trial 2:" in first, "tasks take every second trial"
+    assert "val, 24 images" in table
+    assert "use them: --refine.labels" in table
 
 
 def test_dry_run_prints_both_scripts_and_writes_nothing(

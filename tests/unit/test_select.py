@@ -20,9 +20,9 @@ def candidates(**values_of: tuple[float, ...]) -> list[Candidate]:
     ]
 
 
-def test_the_highest_wins_and_of_equals_the_earliest() -> None:
+def test_the_highest_wins_and_of_equals_the_latest() -> None:
     found = choose_best(candidates(a=(1.0, 3.0, 3.0, 2.0)), metric="a")
-    assert (found.best and found.best.step, found.refused) == (2, {})
+    assert (found.best and found.best.step, found.refused) == (3, {})
 
 
 def test_guards_say_which_may_not_be_chosen_and_why() -> None:

@@ -18,12 +18,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from wsol_dist.clustering.embeddings import PatchEmbedder, embedding_settings
 from wsol_dist.data.arrays import encode
 from wsol_dist.data.columns import About, ColumnWriter
 from wsol_dist.data.decode import DecodeError, decode_rgb
 from wsol_dist.data.index import Index
 from wsol_dist.data.stream import PREFETCH, ShardReader
 from wsol_dist.data.transforms import squash
+from wsol_dist.evaluator.work import Work
 from wsol_dist.progress import progress
 from wsol_dist.ranks import Ranks
 from wsol_dist.regions.cluster import COLUMN_NAME, Backend, ClusterConfig, backend_class, image_seed
@@ -40,6 +42,8 @@ class Labelling:
     config: ClusterConfig
     workers: int
     """Loader processes of a rank; 0 reads in its own."""
+    embeddings: Work | None = None
+    """The localizer whose patch embeddings the backend gets."""
     part: tuple[int, int] = (0, 1)
     """(i, n): every n-th shard from the i-th on, for the tasks of a job array; the column's index is then left to a
     run without."""
@@ -56,7 +60,13 @@ class Prepared:
 
 
 def label_column(
-    index: Index, splits: tuple[str, ...], *, backend: str, config: ClusterConfig, command: str
+    index: Index,
+    splits: tuple[str, ...],
+    *,
+    backend: str,
+    config: ClusterConfig,
+    command: str,
+    embeddings: Work | None = None,
 ) -> About:
     """What the column is: everything that decides a label."""
     return About(
@@ -64,7 +74,11 @@ def label_column(
         extension="png",
         splits=splits,
         source=index.sha256,
-        settings={"backend": backend, **asdict(config)},
+        settings={
+            "backend": backend,
+            **asdict(config),
+            **(embedding_settings(embeddings.identity) if embeddings else {}),
+        },
         command=command,
     )
 
@@ -85,7 +99,7 @@ def label_shards(ranks: Ranks, task: Labelling) -> None:
     own = todo[ranks.rank :: ranks.world]
     total = sum(index.shards[number].num_samples for number in todo)
     with _one_thread(ranks.device), _watching(total, ranks) as watch:
-        broken = Labeller(index, writer, task, ranks.device).write(own, watch)
+        broken = Labeller(index, writer, task, ranks).write(own, watch)
     broken = [one for some in ranks.gather(broken) for one in some]
     if task.part == (0, 1):
         ranks.main_first(writer.finish)
@@ -118,9 +132,10 @@ def _say_end(writer: ColumnWriter, task: Labelling, num_written: int, broken: li
 class Labeller:
     """One rank's work."""
 
-    def __init__(self, index: Index, writer: ColumnWriter, task: Labelling, device: torch.device) -> None:
+    def __init__(self, index: Index, writer: ColumnWriter, task: Labelling, ranks: Ranks) -> None:
         self.index, self.writer, self.task = index, writer, task
-        self.backend = backend_class(task.backend)(task.config, device)
+        self.backend = backend_class(task.backend)(task.config, ranks.device)
+        self.embedder = PatchEmbedder(task.embeddings, ranks) if task.embeddings else None
 
     def write(self, numbers: Sequence[int], watch: Callable[[int], None]) -> list[str]:
         """Write these shards; returns the ids of images that do not decode."""
@@ -142,9 +157,8 @@ class Labeller:
                 row = positions.start
                 while row < positions.stop:
                     items = next(loaded)
-                    for at, (item, label_HW) in enumerate(
-                        zip(items, _labels(self.backend, items), strict=True)
-                    ):
+                    labels = labels_of(items, self.backend, self.embedder)
+                    for at, (item, label_HW) in enumerate(zip(items, labels, strict=True)):
                         shard.add(encode(label_HW, "png") if item.decoded else None)
                         if not item.decoded:
                             broken.append(reader.id(row + at))
@@ -198,15 +212,20 @@ def label_rows(
     """Label maps of some rows of a split, in their order; None for an image that does not decode."""
     with _one_thread(backend.device):
         for items in _loader(reader, _batches([rows], backend.config.batch), backend, workers=workers):
-            for item, label_HW in zip(items, _labels(backend, items), strict=True):
+            for item, label_HW in zip(items, labels_of(items, backend), strict=True):
                 yield label_HW if item.decoded else None
 
 
-def _labels(backend: Backend, items: list[Prepared]) -> np.ndarray:
+def labels_of(
+    items: Sequence[Prepared], backend: Backend, embedder: PatchEmbedder | None = None
+) -> np.ndarray:
+    """Label maps of a batch: (B, S, S) uint8."""
+    image_BHWC = np.stack([item.image_HWC for item in items])
     return backend.label(
-        np.stack([item.image_HWC for item in items]),
+        image_BHWC,
         [item.prepared for item in items],
         seeds=[item.seed for item in items],
+        embedding_BDhw=None if embedder is None else embedder(image_BHWC),
     )
 
 

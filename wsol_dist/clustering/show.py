@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from wsol_dist.clustering.labels import PreparingSet
+from wsol_dist.clustering.embeddings import PatchEmbedder
+from wsol_dist.clustering.labels import PreparingSet, labels_of
 from wsol_dist.data.index import Index
 from wsol_dist.data.stream import ShardReader, evaluation_batches
 from wsol_dist.errors import UserError
@@ -41,6 +42,8 @@ class Wanted:
     config: ClusterConfig
     labels: Path | None
     """Label maps that are there; None clusters anew."""
+    embeddings: Work | None = None
+    """The localizer whose patch embeddings the backend gets."""
     work: Work | None
     """The run or recipe whose maps are shown; None: no maps."""
     alpha: float
@@ -104,8 +107,8 @@ def _labels(wanted: Wanted, split: str, row: int) -> tuple[np.ndarray, dict[str,
     if wanted.labels is None:
         backend = backend_class(wanted.backend)(wanted.config)
         item = PreparingSet(ShardReader(wanted.index, split), backend)[row]
-        label_BHW = backend.label(item.image_HWC[None], [item.prepared], seeds=[item.seed])
-        return label_BHW[0], asdict(wanted.config)
+        embedder = PatchEmbedder(wanted.embeddings, Ranks()) if wanted.embeddings else None
+        return labels_of([item], backend, embedder)[0], asdict(wanted.config)
     column = open_labels(wanted.labels, wanted.index, (split,))
     found = column.value(split, row)
     if found is None:

@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from wsol_dist.regions.cluster import BACKENDS, ClusterConfig, backend_class
 
 if TYPE_CHECKING:
     from wsol_dist.clustering.labels import Labelling
+    from wsol_dist.evaluator.work import Work
 
 
 def main(argv: list[str]) -> int:
@@ -71,8 +73,13 @@ def _parser() -> argparse.ArgumentParser:
         help="check what was given, say what would be done, and write nothing",
     )
     add("--show", nargs="+", metavar="ID", help="draw these images instead of making label maps")
+    add(
+        "--embeddings",
+        metavar="RUN|RECIPE",
+        help="faiss: cluster by this localizer's patch embeddings too (--embedding is their weight); cam, ts_cam, molt",
+    )
+    add("--init", type=Path, help="weights of --embeddings and of --run: a file, or a run folder")
     add("--run", help="--show: run folder or recipe whose maps are shown")
-    add("--init", type=Path, help="--show: weights of --run")
     add("--alpha", type=float, default=0.5, help="--show: refine.alpha; default 0.5")
     add(
         "--threshold",
@@ -91,18 +98,47 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Labelling:
     """
     index, splits = check_column_options(own, usage="wsol cluster --index SHARDS --out LABELS")
     config = knobs(own.backend, rest)
+    embeddings = localizer(own, config, splits)
     from wsol_dist.clustering.labels import Labelling, label_column
 
     command = shlex.join(["wsol", *sys.argv[1:]])
     return Labelling(
         index=own.index,
         out=own.out,
-        about=label_column(index, splits, backend=own.backend, config=config, command=command),
+        about=label_column(
+            index, splits, backend=own.backend, config=config, embeddings=embeddings, command=command
+        ),
         backend=own.backend,
         config=config,
         workers=own.workers,
         part=part_of(own.part),
+        embeddings=embeddings,
     )
+
+
+def localizer(own: argparse.Namespace, config: ClusterConfig, splits: Sequence[str]) -> Work | None:
+    """The run or recipe behind `--embeddings`; None without one.
+
+    Raises:
+        UserError: the backend takes no embeddings, or there is no such run, or nothing is left to cluster by.
+    """
+    if own.embeddings is None:
+        if config.needs_embeddings:
+            raise UserError(
+                "--color and --position: both are 0, so embeddings alone are left; give --embeddings RUN"
+            )
+        return None
+    if not backend_class(own.backend).takes_embeddings:
+        raise UserError(f"--embeddings: --backend {own.backend} clusters without; give --backend faiss")
+    from wsol_dist.commands.evaluate import load_work
+    from wsol_dist.methods.base import Method
+    from wsol_dist.registry import method_class
+
+    work = load_work(own.embeddings, index=own.index, splits=splits, init=own.init)
+    name = work.config.method_name
+    if method_class(name).patch_embeddings is Method.patch_embeddings:
+        raise UserError(f"--embeddings: method {name!r} gives no patch embeddings; cam, ts_cam and molt do")
+    return work
 
 
 def knobs(backend: str, rest: list[str]) -> ClusterConfig:
@@ -154,6 +190,7 @@ def _show(own: argparse.Namespace, rest: list[str]) -> int:
         raise UserError(f"--alpha: given {own.alpha}, allowed is 0 to 1")
     if own.threshold is not None and not 0 <= own.threshold < 1:
         raise UserError(f"--threshold: given {own.threshold}, a number must be in [0, 1)")
+    config = knobs(own.backend, rest)
     index = Index.load(own.index)
     splits = sorted({find(index, one)[0] for one in own.show})
     work = load_work(own.run, index=own.index, splits=splits, init=own.init) if own.run else None
@@ -163,8 +200,9 @@ def _show(own: argparse.Namespace, rest: list[str]) -> int:
         ids=own.show,
         out=own.out or Path("clusters"),
         backend=own.backend,
-        config=knobs(own.backend, rest),
+        config=config,
         labels=own.labels,
+        embeddings=localizer(own, config, splits),
         work=work,
         alpha=own.alpha,
         threshold=threshold or 0.0,

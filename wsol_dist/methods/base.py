@@ -113,6 +113,18 @@ class Method(nn.Module):
         """
         raise NotImplementedError
 
+    def patch_embeddings(self, image_BCHW: Tensor) -> Tensor:
+        """What the method sees at each place of its (finest) grid, for pixel clusters: (B, D, h, w) float32; without
+        gradient, in eval mode.
+
+        Args:
+            image_BCHW: normalised images, float, of `image_px`.
+
+        Raises:
+            UserError: the method has none.
+        """
+        raise UserError(f"{type(self).__name__} gives no patch embeddings; cam, ts_cam and molt do")
+
     def take_class_names(self, names: Sequence[str]) -> None:
         """Told once behind building, before weights are loaded, what the classes are called."""
 

@@ -95,6 +95,11 @@ class CAM(Method):
             map_BKhw = torch.einsum("bfhw,bkf->bkhw", feature_BFhw.float(), weight_BKF)
         return Localization(prob_BC=prob_BC, class_BK=class_BK, map_BKhw=map_BKhw)
 
+    def patch_embeddings(self, image_BCHW: Tensor) -> Tensor:
+        """The last feature map."""
+        with self.evaluating():
+            return self.model.forward_features(image_BCHW).float()
+
     def train(self, mode: bool = True) -> CAM:
         super().train(mode)
         if self.config.bn_eval:

@@ -134,6 +134,12 @@ class MOLT(Method):
             maps = {px: pick_maps(score, class_BK) * row for px, (score, row) in scored.items()}
         return prob_BC, class_BK, maps
 
+    def patch_embeddings(self, image_BCHW: Tensor) -> Tensor:
+        """Those of the largest scale that localizes."""
+        largest = max(self.localizing, key=lambda index: self.config.scales_px[index])
+        image = resize_square(image_BCHW, self.config.scales_px[largest])
+        return self._branch(largest).patch_embeddings(image)
+
     def no_weight_decay(self) -> set[str]:
         return {
             f"branches.{index}.{name}"

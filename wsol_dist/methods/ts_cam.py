@@ -90,6 +90,11 @@ class TSCAM(Method):
             map_BKhw = pick_maps(score_BChw, class_BK) * attention_B1hw
         return Localization(prob_BC=prob_BC, class_BK=class_BK, map_BKhw=map_BKhw)
 
+    def patch_embeddings(self, image_BCHW: Tensor) -> Tensor:
+        """The patch tokens that the class scores are made of."""
+        with self.evaluating():
+            return self._patches(self.backbone.forward_tokens(image_BCHW)).float()
+
     def no_weight_decay(self) -> set[str]:
         return {BACKBONE + name for name in self.backbone.no_weight_decay()}
 

@@ -69,7 +69,10 @@ class Choice:
 
 
 def choose_best(candidates: Iterable[Candidate], *, metric: str, guards: Sequence[str] = ()) -> Choice:
-    """The candidate of the highest metric among those that meet every guard; of equals the earliest.
+    """The candidate of the highest metric among those that meet every guard; of equals the latest.
+
+    S (equation 6 of the weight map) is 100 % for an untrained g, and stays there while no map has a second part: of such
+    equals the one that was trained longest is meant.
 
     Raises:
         ValueError: a guard that does not parse.
@@ -85,6 +88,6 @@ def choose_best(candidates: Iterable[Candidate], *, metric: str, guards: Sequenc
             reason = f"has no {metric}"
         if reason is not None:
             refused[one.step] = reason
-        elif best is None or value > best.values[metric]:  # type: ignore[operator]
+        elif best is None or value >= best.values[metric]:  # type: ignore[operator]
             best = one
     return Choice(best=best, refused=refused)

@@ -46,6 +46,11 @@ class ClusterConfig:
         if self.seed < 0:
             raise ValueError(f"seed must be 0 or more, got {self.seed}")
 
+    @property
+    def needs_embeddings(self) -> bool:
+        """Whether nothing but patch embeddings is left to cluster by."""
+        return False
+
     def check_count(self, name: str, *, most: int) -> None:
         """A number of clusters or segments is from 1 to `most`, and no more than there are pixels."""
         number, pixels = getattr(self, name), self.size_px**2
@@ -62,6 +67,8 @@ class Backend:
     """A way to cluster pixels. Built as `Class(config, device)`; picklable before its first `label`."""
 
     Config: ClassVar[type[ClusterConfig]] = ClusterConfig
+    takes_embeddings: ClassVar[bool] = False
+    """Whether `label` has a use for patch embeddings."""
 
     def __init__(self, config: Any, device: torch.device | None = None) -> None:
         self.config = config
@@ -76,7 +83,12 @@ class Backend:
         return np.zeros(0, np.uint8)
 
     def label(
-        self, image_BHWC: np.ndarray, prepared: Sequence[np.ndarray], *, seeds: Sequence[int]
+        self,
+        image_BHWC: np.ndarray,
+        prepared: Sequence[np.ndarray],
+        *,
+        seeds: Sequence[int],
+        embedding_BDhw: torch.Tensor | None = None,
     ) -> np.ndarray:
         """Label maps of a batch: (B, S, S) uint8, labels from 0 without gaps.
 
@@ -84,6 +96,8 @@ class Backend:
             image_BHWC: (B, S, S, 3) uint8 RGB.
             prepared: of each image, from `prepare`.
             seeds: of each image, from `image_seed`.
+            embedding_BDhw: patch embeddings of the images on a grid that spans them; only for backends that take
+                them.
         """
         raise NotImplementedError
 

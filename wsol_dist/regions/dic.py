@@ -94,8 +94,14 @@ class DIC(Backend):
         return superpixels(small_HWC, segments=self.config.segments, compactness=self.config.compactness)
 
     def label(
-        self, image_BHWC: np.ndarray, prepared: Sequence[np.ndarray], *, seeds: Sequence[int]
+        self,
+        image_BHWC: np.ndarray,
+        prepared: Sequence[np.ndarray],
+        *,
+        seeds: Sequence[int],
+        embedding_BDhw: Tensor | None = None,
     ) -> np.ndarray:
+        assert embedding_BDhw is None
         image_BCHW = self._small(image_BHWC).to(self.device)
         segment_BHW = torch.from_numpy(np.stack(prepared)).to(self.device)
         fits = Fits(image_BCHW, segment_BHW, config=self.config, seeds=seeds)

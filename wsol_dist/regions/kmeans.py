@@ -59,11 +59,16 @@ class KMeansConfig(ClusterConfig):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
+    @property
+    def needs_embeddings(self) -> bool:
+        return max(self.color, self.position) == 0
+
 
 class KMeans(Backend):
     """Colours are converted in the loader processes; the rest is a few calls of faiss a batch."""
 
     Config = KMeansConfig
+    takes_embeddings = True
     _index: Any | None = None
 
     def prepare(self, image_HWC: np.ndarray) -> np.ndarray:
@@ -77,11 +82,7 @@ class KMeans(Backend):
         seeds: Sequence[int],
         embedding_BDhw: torch.Tensor | None = None,
     ) -> np.ndarray:
-        """As `Backend.label`.
-
-        Args:
-            embedding_BDhw: patch embeddings of the images on a grid that spans them; enlarged bilinearly.
-        """
+        """As `Backend.label`; embeddings are enlarged bilinearly."""
         H, W = image_BHWC.shape[1:3]
         feature_Bnd = self.features(np.stack(prepared), embedding_BDhw)
         label_Bn = self.cluster(feature_Bnd, seeds)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from skimage.segmentation import slic
+from torch import Tensor
 
 from wsol_dist.regions.cluster import MAX_LABELS, Backend, ClusterConfig, without_gaps
 
@@ -42,8 +43,14 @@ class SLIC(Backend):
         return without_gaps(label_HW)
 
     def label(
-        self, image_BHWC: np.ndarray, prepared: Sequence[np.ndarray], *, seeds: Sequence[int]
+        self,
+        image_BHWC: np.ndarray,
+        prepared: Sequence[np.ndarray],
+        *,
+        seeds: Sequence[int],
+        embedding_BDhw: Tensor | None = None,
     ) -> np.ndarray:
+        assert embedding_BDhw is None
         return np.stack(prepared)
 
 
