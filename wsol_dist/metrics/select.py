@@ -71,8 +71,8 @@ class Choice:
 def choose_best(candidates: Iterable[Candidate], *, metric: str, guards: Sequence[str] = ()) -> Choice:
     """The candidate of the highest metric among those that meet every guard; of equals the latest.
 
-    S (equation 6 of the weight map) is 100 % for an untrained g, and stays there while no map has a second part: of such
-    equals the one that was trained longest is meant.
+    S (equation 6 of the weight map) is 100 % for an untrained g, and stays there while no map has a second part: of
+    such equals the one that was trained longest is meant.
 
     Raises:
         ValueError: a guard that does not parse.
