@@ -42,8 +42,12 @@ def check_least(own: argparse.Namespace, least: Mapping[str, int]) -> None:
 
 
 def names_of(text: str | None) -> tuple[str, ...]:
-    """The names in a list joined by commas, each once, without the blanks around them; none of None."""
-    return tuple(dict.fromkeys(name for part in (text or "").split(",") if (name := part.strip())))
+    """The names in a list joined by commas, each once, without the blanks around them; none of None.
+
+    Commas alone give the empty name, which is refused wherever names are looked up.
+    """
+    names = dict.fromkeys(name for part in (text or "").split(",") if (name := part.strip()))
+    return tuple(names) or (("",) if text else ())
 
 
 def part_of(text: str | None) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from wsol_dist.options import names_of
         ("val", ("val",)),
         ("val,test", ("val", "test")),
         (" val , test,,val,", ("val", "test")),
+        (",", ("",)),
     ],
 )
 def test_names_joined_by_commas(text, names):
