@@ -8,16 +8,15 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.browser import Browser
 from tests.predictions import make_many, make_predictions
+from tests.review import serving
 from wsol_dist.cli import main
 from wsol_dist.review.cards import open_cards
 from wsol_dist.review.journal import FILE, Choice, Journal
@@ -52,20 +51,6 @@ JUMP = """new Promise((done) => {
 def browser() -> Iterator[Browser]:
     with Browser() as found:
         yield found
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[ReviewServer]:
-    cards = open_cards(folder)
-    journal = Journal(folder / FILE, cards)
-    server = ReviewServer(cards, journal, folder, port=0)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        journal.close()
 
 
 @pytest.fixture

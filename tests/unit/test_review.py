@@ -20,6 +20,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from tests.predictions import CLASSES, make_predictions, paint, row, write_predictions
+from tests.review import serving
 from wsol_dist.cli import main
 from wsol_dist.data.index import Index
 from wsol_dist.errors import UserError
@@ -258,15 +259,8 @@ def test_export_into_somebody_elses_folder_is_refused(folder, tmp_path):
 
 @pytest.fixture
 def server(folder: Path) -> Iterator[ReviewServer]:
-    cards = open_cards(folder)
-    journal = open_journal(folder, cards)
-    found = ReviewServer(cards, journal, folder, port=0)
-    thread = threading.Thread(target=found.serve_forever, daemon=True)
-    thread.start()
-    yield found
-    found.shutdown()
-    found.server_close()
-    journal.close()
+    with serving(folder) as found:
+        yield found
 
 
 def ask(

@@ -6,9 +6,6 @@ import http.client
 import json
 import shutil
 import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,10 +15,9 @@ from tests.e2e.faults.process import finish, message, small_files, start
 from tests.e2e.faults.table import fault
 from tests.e2e.faults.test_table import call, contents
 from tests.predictions import make_predictions
+from tests.review import serving
 from tests.unit.model_folders import make_run
 from wsol_dist.cli import main
-from wsol_dist.review.cards import open_cards
-from wsol_dist.review.journal import FILE, Journal
 from wsol_dist.review.server import TOKEN_HEADER, ReviewServer
 
 
@@ -80,20 +76,6 @@ def test_a_port_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 # ---- what is asked of the review server
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[ReviewServer]:
-    cards = open_cards(folder)
-    journal = Journal(folder / FILE, cards)
-    server = ReviewServer(cards, journal, folder, port=0)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        journal.close()
 
 
 def ask(server: ReviewServer, method: str, path: str, body: str = "", **headers: str) -> tuple[int, str]:
