@@ -25,6 +25,7 @@ import tyro
 from _measure import in_turn, machine, median_ratio, print_ratio, seconds
 from _pictures import real_or_collage
 from _plain_dic import plain_fit
+from sklearn.cluster import KMeans as SklearnKMeans
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -255,7 +256,8 @@ def spent(run: Callable[[], object], device: str) -> float:
 
 
 def measure_faiss(options: Options, images: list[np.ndarray], ratios: list[tuple[str, float, str]]) -> float:
-    """k-means of ours, and of one `faiss.Kmeans` an image on all pixels; images a second of ours with colours."""
+    """k-means of ours, of one `faiss.Kmeans` an image on all pixels and sub-sampled, and of scikit-learn, sub-sampled;
+    images a second of ours with colours."""
     config = KMeansConfig(size_px=options.faiss_px, samples_per_cluster=16 if options.quick else 128)
     backend = KMeans(config, torch.device(options.device))
     square = np.stack([squared(image, options.faiss_px) for image in images])
@@ -277,10 +279,24 @@ def measure_faiss(options: Options, images: list[np.ndarray], ratios: list[tuple
             found.append(kmeans.index.search(feature_nd, 1)[1][:, 0])
         return np.stack(found)
 
+    def sklearn() -> np.ndarray:
+        number = config.clusters * config.samples_per_cluster
+        found = []
+        for seed, feature_nd in zip(seeds, feature_Bnd, strict=True):
+            kmeans = SklearnKMeans(
+                config.clusters, n_init=1, init="random", max_iter=config.iterations, random_state=seed
+            )
+            sample_md = np.random.default_rng(seed).choice(
+                feature_nd, min(number, len(feature_nd)), replace=False
+            )
+            found.append(kmeans.fit(sample_md).predict(feature_nd))
+        return np.stack(found)
+
     forms = {
         "ours": lambda: backend.cluster(feature_Bnd, seeds),
         "faiss-all-pixels": lambda: peer(10**9),
         "faiss-subsampled": lambda: peer(config.samples_per_cluster),
+        "scikit-learn": sklearn,
     }
     error = {name: sum(map(inertia, feature_Bnd, form())) for name, form in forms.items()}
     taken = in_turn({n: partial(spent, f, options.device) for n, f in forms.items()}, repeats=options.repeats)
@@ -290,7 +306,7 @@ def measure_faiss(options: Options, images: list[np.ndarray], ratios: list[tuple
             100 * (error[name] / error["faiss-all-pixels"] - 1),
         )
         print(f"{name:17} {rate:8.1f} images/s, inertia {more:+.1f} %")
-    for name in ("faiss-all-pixels", "faiss-subsampled"):
+    for name in ("faiss-all-pixels", "faiss-subsampled", "scikit-learn"):
         ratios.append(
             (f"kmeans-vs-{name}", median_ratio(taken[name], taken["ours"]), f"one-Kmeans-an-image,{name}")
         )

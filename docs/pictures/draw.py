@@ -1,7 +1,7 @@
 """Draw the pictures of these pages from runs on the embedded data: python docs/pictures/draw.py NAME RUN [SHARDS].
 
-NAME is result or molt (a run of quickstart), weight-map (a run of the method, scored after each epoch), or mmcst (a run
-of mmcst-collage). The images are the first of the scored test split's fixed cases: nobody chose them.
+NAME is result, molt or clustering (a run of quickstart), weight-map (a run of the method, scored after each epoch), or
+mmcst (a run of mmcst-collage). The images are the first of the scored test split's fixed cases: nobody chose them.
 """
 
 from __future__ import annotations
@@ -46,7 +46,13 @@ CLASS_COLOURS = np.array(
 
 def main() -> None:
     """Write docs/pictures/NAME.jpg."""
-    drawings = {"result": result, "molt": molt, "weight-map": weight_map, "mmcst": mmcst}
+    drawings = {
+        "result": result,
+        "molt": molt,
+        "clustering": clustering,
+        "weight-map": weight_map,
+        "mmcst": mmcst,
+    }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", choices=drawings)
     parser.add_argument("run", type=Path)
@@ -96,6 +102,33 @@ def molt(run: Path, shards: str) -> np.ndarray:
         rows.append(beside([fitted(one, 130) for one in (boxed(image, sample, (), size_px=130), *cells)]))
     names = ["image", *(f"{px} px" for px in method.config.scales_px), "combined", "clusters", "refined"]
     return titled(below(rows), names)
+
+
+def clustering(run: Path, shards: str) -> np.ndarray:
+    """Six images: the clusters of each backend, the map as it is, and refined by each."""
+    model, rows, alpha = wsol_dist.load(run), [], 0.6
+    method: Any = model.method
+    knobs = {"slic": {"segments": 34}, "faiss": {"clusters": 9}, "dic": {"fit_px": 64, "iterations": 12}}
+    backends = {
+        name: backend_class(name)(backend_class(name).Config(size_px=128, **more))
+        for name, more in knobs.items()
+    }
+    for sample, image in cases(run, shards, 6):
+        pixels = normalise(torch.as_tensor(squash(image, model.image_px))[None], method.mean, method.std)
+        with torch.inference_mode():
+            plain = method.localize(pixels, torch.tensor([[sample.labels[0]]])).map_BKhw
+        square = cv2.resize(image, (128, 128), interpolation=cv2.INTER_AREA)
+        labels = {name: backend(square[None], seeds=[0]) for name, backend in backends.items()}
+        refined = [refine(plain, torch.from_numpy(one), alpha_B=alpha) for one in labels.values()]
+        cells = [
+            boxed(image, sample, (), size_px=112),
+            *(coloured(square, one[0]) for one in labels.values()),
+        ]
+        for one in (plain, *refined):
+            boxes = find_boxes(one[0, 0].numpy(), (image.shape[1], image.shape[0]), model.rule())
+            cells.append(boxed(heat_over(image, one[0, 0].numpy()), sample, boxes, size_px=112))
+        rows.append(beside([fitted(one, 112) for one in cells]))
+    return titled(below(rows), ["image", *backends, "map", *(f"by {name}" for name in backends)])
 
 
 def weight_map(run: Path, shards: str) -> np.ndarray:

@@ -7,6 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -31,20 +33,17 @@ def blocks(page: Path) -> list[tuple[str, str, str]]:
     return [match.groups(default="") for match in FENCE.finditer(page.read_text())]  # type: ignore[misc]
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A copy of the project without what it has built; `wsol_dist/data` is wanted, `data` at the top is not."""
+def copy_project(folder: Path) -> None:
+    """The project without what it has built; `wsol_dist/data` is wanted, `data` at the top is not."""
     for name in ("wsol_dist", "launch", "shards", "slurm", "tests", "bench", "docs"):
         skip = None if name == "wsol_dist" else LEFT_OUT
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=skip)
+        shutil.copytree(ROOT / name, folder / name, ignore=skip)
     for name in ("pyproject.toml", "README.md", "Makefile"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    return tmp_path
+        shutil.copy(ROOT / name, folder / name)
 
 
-@pytest.fixture
-def environment(project: Path) -> dict[str, str]:
-    """What a reader has whose virtual environment is active, in the copy."""
+def reader(project: Path) -> dict[str, str]:
+    """The environment of somebody in a copy of the project whose virtual environment is active."""
     return os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(project),
@@ -60,13 +59,9 @@ def run_block(text: str, page: str, project: Path, environment: dict[str, str]) 
     assert run.returncode == 0, f"{page}:\n{text}\n{run.stdout[-3000:]}\n{run.stderr[-3000:]}"
 
 
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize(
-    "page",
-    [page for page in PAGES if any(block[0] == "sh" for block in blocks(page))],
-    ids=lambda page: page.stem,
-)
-def test_every_command_of_a_page_runs(page: Path, project: Path, environment: dict[str, str]) -> None:
+def walk(page: Path, project: Path, environment: dict[str, str]) -> None:
+    """Save every file of a page, run every command."""
+    copy_project(project)
     for language, file, text in blocks(page):
         if file:
             (project / file).write_text(text)
@@ -74,15 +69,42 @@ def test_every_command_of_a_page_runs(page: Path, project: Path, environment: di
             run_block(text, page.name, project, environment)
 
 
+@pytest.fixture(scope="module")
+def walks(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[Path, Future[None]]]:
+    """The walks of all pages that are asked for, two at a time: most of a small command is imports, on one core."""
+    own = [
+        item for item in request.session.items if item.path == Path(__file__) and "walks" in item.fixturenames
+    ]
+    pool = ThreadPoolExecutor(2)
+    pages = [item.callspec.params["page"] for item in own]
+    copies = [tmp_path_factory.mktemp(page.stem) for page in pages]
+    # The environment as it is now: tests change this process's own meanwhile.
+    yield {
+        page: pool.submit(walk, page, copy, reader(copy)) for page, copy in zip(pages, copies, strict=True)
+    }
+    pool.shutdown(cancel_futures=True)
+
+
 @pytest.mark.timeout(1800)
-def test_the_readmes_commands_run_behind_a_small_quickstart(
-    project: Path, environment: dict[str, str]
-) -> None:
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if any(block[0] == "sh" for block in blocks(page))],
+    ids=lambda page: page.stem,
+)
+def test_every_command_of_a_page_runs(page: Path, walks: dict[Path, Future[None]]) -> None:
+    walks[page].result()
+
+
+@pytest.mark.timeout(1800)
+def test_the_readmes_commands_run_behind_a_small_quickstart(tmp_path: Path) -> None:
     """Its `sh` blocks; `make quickstart` makes the same folders, and takes three minutes."""
-    run_block(SMALL_QUICKSTART, "README.md", project, environment)
+    copy_project(tmp_path)
+    run_block(SMALL_QUICKSTART, "README.md", tmp_path, reader(tmp_path))
     for language, _, text in blocks(ROOT / "README.md"):
         assert language == "sh"
-        run_block(text, "README.md", project, environment)
+        run_block(text, "README.md", tmp_path, reader(tmp_path))
 
 
 def test_every_page_is_listed_and_every_link_leads_somewhere() -> None:

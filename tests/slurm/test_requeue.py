@@ -96,20 +96,8 @@ class Running:
         self.until(lambda: self.steps() >= step)
 
     def waits_again(self) -> None:
-        """Wait until it is back in the queue, and spare it the two minutes that SLURM lets a requeued job wait.
-
-        SLURM waits so that whatever is left of the first run has ended: a batch script of it that reports its end
-        late would be taken for the end of the second run. Here its processes are watched instead.
-        """
+        """Wait until it is back in the queue. It starts by itself 20 s later (`cred_expire` of this cluster)."""
         self.until(lambda: self.slurm.state(self.job) == "PENDING")
-        self.until(lambda: not self.left())
-        self.until(
-            lambda: (
-                not self.slurm.command(
-                    "scontrol", "update", f"jobid={self.job}", "StartTime=now", check=False
-                ).returncode
-            )
-        )
 
     def left(self) -> bool:
         """Whether SLURM's own processes of the job, one per node and step, are still there."""

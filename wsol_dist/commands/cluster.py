@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--embeddings",
         metavar="RUN|RECIPE",
-        help="faiss: cluster by this localizer's patch embeddings too (--embedding is their weight); cam, ts_cam, molt",
+        help="faiss: cluster by this localizer's patch embeddings too (--embedding is their weight)",
     )
     add("--init", type=Path, help="weights of --embeddings and of --run: a file, or a run folder")
     add("--run", help="--show: run folder or recipe whose maps are shown")
@@ -132,12 +132,13 @@ def localizer(own: argparse.Namespace, config: ClusterConfig, splits: Sequence[s
         raise UserError(f"--embeddings: --backend {own.backend} clusters without; give --backend faiss")
     from wsol_dist.commands.evaluate import load_work
     from wsol_dist.methods.base import Method
-    from wsol_dist.registry import method_class
+    from wsol_dist.registry import METHODS, method_class
 
     work = load_work(own.embeddings, index=own.index, splits=splits, init=own.init)
     name = work.config.method_name
     if method_class(name).patch_embeddings is Method.patch_embeddings:
-        raise UserError(f"--embeddings: method {name!r} gives no patch embeddings; cam, ts_cam and molt do")
+        able = [one for one in METHODS if method_class(one).patch_embeddings is not Method.patch_embeddings]
+        raise UserError(f"--embeddings: method {name!r} gives no patch embeddings; {', '.join(able)} do")
     return work
 
 

@@ -123,7 +123,7 @@ class Method(nn.Module):
         Raises:
             UserError: the method has none.
         """
-        raise UserError(f"{type(self).__name__} gives no patch embeddings; cam, ts_cam and molt do")
+        raise UserError(f"{type(self).__name__} gives no patch embeddings")
 
     def take_class_names(self, names: Sequence[str]) -> None:
         """Told once behind building, before weights are loaded, what the classes are called."""
