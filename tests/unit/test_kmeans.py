@@ -48,6 +48,32 @@ def test_inertia_is_within_two_percent_of_faiss_on_all_pixels() -> None:
     assert np.mean(ours) < 1.02 * np.mean(theirs)
 
 
+@pytest.mark.parametrize(
+    ("dims", "centres", "points"), [(5, 16, 50_176), (21, 3, 1025), (1, 256, 7), (5, 1, 512)]
+)
+def test_nearest_centres_are_those_that_faiss_finds(dims: int, centres: int, points: int) -> None:
+    rng = np.random.default_rng(points)
+    point_Nd, centre_Kd = (rng.integers(-8, 9, (n, dims)).astype(np.float32) for n in (points, centres))
+    label_N = KMeans(CONFIG)._nearest(*(np.ascontiguousarray(one.T) for one in (centre_Kd, point_Nd)))
+    index = faiss.IndexFlatL2(dims)
+    index.add(centre_Kd)
+    least_N1, theirs_N1 = index.search(point_Nd, 1)
+    np.testing.assert_array_equal(((point_Nd - centre_Kd[label_N]) ** 2).sum(axis=1), least_N1[:, 0])
+    all_NK = ((point_Nd[:, None] - centre_Kd) ** 2).sum(axis=2)
+    np.testing.assert_array_equal(label_N, all_NK.argmin(axis=1))  # the first of equals
+    assert (label_N == theirs_N1[:, 0]).mean() > 0.5
+
+
+def test_where_numba_does_not_work_faiss_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = some_images(2, 48)
+    ours = KMeans(CONFIG)(images, seeds=(0, 1))
+    monkeypatch.setattr(kmeans, "load", lambda module: None)
+    backend = KMeans(CONFIG)
+    # Rounding may send a pixel between two centres elsewhere.
+    assert np.mean(ours == backend(images, seeds=(0, 1))) > 0.99
+    assert backend._index is not None
+
+
 def test_the_same_seed_gives_the_same_labels_and_another_one_others() -> None:
     images, backend = some_images(2, 48), KMeans(CONFIG)
     first = backend(images, seeds=(0, 1))

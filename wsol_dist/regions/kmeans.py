@@ -1,9 +1,9 @@
 """k-means over the features of each image's own pixels: colour, position, and a localizer's patch embeddings.
 
-faiss finds the nearest centres. One index serves all images. On a GPU (faiss's GPU build) many images go through it in
-one call: their features get one more coordinate, the image's place in the block, so far from the others' that a
-pixel's nearest centre is always one of its own image. On a CPU that only adds distances to compute (measured: 3 times
-the time at 8 images), so there a block is one image.
+On a GPU faiss (its GPU build) finds the nearest centres, of many images in one call: their features get one more
+coordinate, the image's place in the block, so far from the others' that a pixel's nearest centre is always one of its
+own image. On a CPU that only adds distances to compute, so there a block is one image, and a compiled loop finds the
+same centres as faiss in less time (`bench/clustering.py`); faiss does it where numba does not work.
 
 The centres are fitted on a sub-sample of the pixels. faiss's own Clustering is not used, since it refills an empty
 cluster from any image of the block, and an image's labels would depend on its neighbours.
@@ -22,6 +22,7 @@ import torch
 from skimage.color import rgb2lab
 
 from wsol_dist.regions.cluster import MAX_LABELS, Backend, ClusterConfig, without_gaps
+from wsol_dist.regions.compiled import load
 
 CPU_BLOCK = 1
 """Images searched at once on a CPU; a GPU takes a whole batch."""
@@ -122,18 +123,19 @@ class KMeans(Backend):
         num_clusters, (B, n, d) = self.config.clusters, feature_Bnd.shape
         # The block's centre is 0: float32 then loses the least where faiss expands squares.
         span = 2 * d * float(feature_Bnd.max() - feature_Bnd.min()) + 1
-        place_B1 = ((np.arange(B) - (B - 1) / 2) * span).astype(np.float32)[:, None]
+        place_B = ((np.arange(B) - (B - 1) / 2) * span).astype(np.float32)
         chosen = [self._sample(n, seed) for seed in seeds]
         sample_Bmd = np.stack([feature_nd[at] for feature_nd, at in zip(feature_Bnd, chosen, strict=True)])
-        sample_Nd = _with_place(sample_Bmd, place_B1)
-        centre_Kd = _with_place(sample_Bmd[:, :num_clusters], place_B1)
+        sample_dN = _with_place(sample_Bmd, place_B)
+        # In float64 the mean of many equal numbers is that number: the place stays what it is.
+        exact_dN = sample_dN.astype(np.float64)
+        centre_dK = _with_place(sample_Bmd[:, :num_clusters], place_B)
         for _ in range(self.config.iterations):
-            label_N = self._nearest(centre_Kd, sample_Nd)
-            moved_Kd = _means(sample_Nd, label_N, centre_Kd)
-            if np.array_equal(moved_Kd, centre_Kd):
+            moved_dK = _means(exact_dN, self._nearest(centre_dK, sample_dN), centre_dK)
+            if np.array_equal(moved_dK, centre_dK):
                 break
-            centre_Kd = moved_Kd
-        label_Bn = self._nearest(centre_Kd, _with_place(feature_Bnd, place_B1)).reshape(B, n)
+            centre_dK = moved_dK
+        label_Bn = self._nearest(centre_dK, _with_place(feature_Bnd, place_B)).reshape(B, n)
         return label_Bn - np.arange(B)[:, None] * num_clusters
 
     def _sample(self, num_pixels: int, seed: int) -> np.ndarray:
@@ -141,13 +143,18 @@ class KMeans(Backend):
         number = min(num_pixels, self.config.clusters * self.config.samples_per_cluster)
         return np.random.default_rng(seed).choice(num_pixels, number, replace=False)
 
-    def _nearest(self, centre_Kd: np.ndarray, point_Nd: np.ndarray) -> np.ndarray:
+    def _nearest(self, centre_dK: np.ndarray, point_dN: np.ndarray) -> np.ndarray:
         """The nearest centre of each point: (N,) int64."""
-        if self._index is None or self._index.d != centre_Kd.shape[1]:
-            self._index = self._new_index(centre_Kd.shape[1])
+        ours = None if self._gpu is not None else load("wsol_dist.regions.nearest")
+        if ours is not None:
+            label_N = np.empty(point_dN.shape[1], np.int64)
+            ours.nearest(point_dN, centre_dK, label_N)
+            return label_N
+        if self._index is None or self._index.d != len(centre_dK):
+            self._index = self._new_index(len(centre_dK))
         self._index.reset()
-        self._index.add(centre_Kd)
-        return self._index.search(point_Nd, 1)[1][:, 0]
+        self._index.add(np.ascontiguousarray(centre_dK.T))
+        return self._index.search(np.ascontiguousarray(point_dN.T), 1)[1][:, 0]
 
     def _new_index(self, dims: int) -> Any:
         if self._gpu is None:
@@ -161,22 +168,18 @@ class KMeans(Backend):
         return faiss.StandardGpuResources() if has_one else None
 
 
-def _with_place(feature_Bnd: np.ndarray, place_B1: np.ndarray) -> np.ndarray:
-    """(B n, d + 1): every row with its image's place."""
+def _with_place(feature_Bnd: np.ndarray, place_B: np.ndarray) -> np.ndarray:
+    """(d + 1, B n): every point with its image's place; of one image (d, n), without."""
     B, n, d = feature_Bnd.shape
-    placed_Bnd = np.empty((B, n, d + 1), np.float32)
-    placed_Bnd[..., :d] = feature_Bnd
-    placed_Bnd[..., d] = place_B1
-    return placed_Bnd.reshape(B * n, d + 1)
+    placed_dBn = np.empty((d + (B > 1), B, n), np.float32)
+    placed_dBn[:d] = feature_Bnd.transpose(2, 0, 1)
+    placed_dBn[d:] = place_B[:, None]
+    return placed_dBn.reshape(-1, B * n)
 
 
-def _means(point_Nd: np.ndarray, label_N: np.ndarray, centre_Kd: np.ndarray) -> np.ndarray:
+def _means(point_dN: np.ndarray, label_N: np.ndarray, centre_dK: np.ndarray) -> np.ndarray:
     """The mean of each centre's points; a centre without any stays where it is."""
-    K, d = centre_Kd.shape
-    count_K1 = np.bincount(label_N, minlength=K)[:, None]
-    at_Nd = label_N[:, None] * d + np.arange(d)
-    total_Kd = np.bincount(at_Nd.ravel(), weights=point_Nd.ravel(), minlength=K * d).reshape(K, d)
-    mean_Kd = np.where(count_K1 > 0, total_Kd / np.maximum(count_K1, 1), centre_Kd).astype(np.float32)
-    # The place is exact: no mean of many equal numbers moves it.
-    mean_Kd[:, -1] = centre_Kd[:, -1]
-    return mean_Kd
+    K = centre_dK.shape[1]
+    count_K = np.bincount(label_N, minlength=K)
+    total_dK = np.stack([np.bincount(label_N, weights=x_N, minlength=K) for x_N in point_dN])
+    return np.where(count_K > 0, total_dK / np.maximum(count_K, 1), centre_dK).astype(np.float32)
