@@ -1,4 +1,4 @@
-"""Shared by all tests: real data where it is, tiny shards made on the fly, one pool of gloo ranks a session."""
+"""Shared by all tests: real data where it is, tiny shards made on the fly."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.pool import RankPool
 from wsol_dist import ranks
 from wsol_dist.cli import main
 
@@ -56,14 +55,6 @@ def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_shards(tiny_shards: Path, tmp_path: Path) -> Path:
     """A copy of the tiny shards that a test may damage."""
     return Path(shutil.copytree(tiny_shards, tmp_path / "shards"))
-
-
-@pytest.fixture(scope="session")
-def rank_pool() -> Iterator[RankPool]:
-    """Two gloo ranks that live as long as the test session."""
-    pool = RankPool(world=2)
-    yield pool
-    pool.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -58,6 +58,14 @@ def whole(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[i
     return losses(folder / "run")
 
 
+def waited(what: Callable[[], bool], told: Callable[[], str], timeout_s: float = 240) -> None:
+    """Wait for something, in time; else fail with what is told."""
+    end = time.monotonic() + timeout_s
+    while not what():
+        assert time.monotonic() < end, told()
+        time.sleep(0.2)
+
+
 class Running:
     """A job of two nodes in its folder, with at least 20 steps done."""
 
@@ -86,10 +94,7 @@ class Running:
 
     def until(self, what: Callable[[], bool], timeout_s: float = 240) -> None:
         """Wait for something, in time."""
-        end = time.monotonic() + timeout_s
-        while not what():
-            assert time.monotonic() < end, self.said() + self.slurm.command("squeue", check=False).stdout
-            time.sleep(0.2)
+        waited(what, lambda: self.said() + self.slurm.command("squeue", check=False).stdout, timeout_s)
 
     def reach(self, step: int) -> None:
         """Wait for a step."""
@@ -270,7 +275,39 @@ def test_a_hung_rank(slurm: Slurm, tiny_shards: Path, tmp_path: Path, whole: dic
     measured("test_a_hung_rank", ended=ended, back=job.back(frozen, 19))
 
 
-@pytest.mark.parametrize("script", ["molt_64gpu.sh", "weight_map_8gpu.sh"])
+def test_an_evaluator_that_follows(slurm: Slurm, tiny_shards: Path, tmp_path: Path) -> None:
+    """A training takes longer than its evaluator may: told by the clock, it is queued again; cancelled, it is not."""
+    write_job(tiny_shards, tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "recipe.yaml").rename(tmp_path / "run" / "config.yaml")
+    line = f'"{sys.executable}" -m wsol_dist.cli evaluate run --follow --final-split test'
+    words = ("--nodes=1", "--ntasks=1", "--requeue", "--open-mode=append", "--output=job.log")
+    job = slurm.sbatch(
+        *words, f"--wrap=echo restart $SLURM_RESTART_COUNT; srun {line}", cwd=tmp_path, PYTHONPATH=str(ROOT)
+    )
+    lock = tmp_path / "run" / "follow.lock"
+
+    def said() -> str:
+        return slurm.told(tmp_path)
+
+    waited(lock.exists, said)
+    told = time.time()
+    slurm.command("scancel", "--signal=USR2", job)
+    stopped = f"{STOPPED_LINE}SIGUSR2; job {job} is requeued, restart 1 of at most 100"
+    waited(lambda: stopped in said(), said)
+    ended = time.time() - told
+    lock.unlink()
+    waited(lambda: "restart 1" in said().split(stopped)[1], said)
+    waited(lock.exists, said)
+    measured("test_an_evaluator_that_follows", ended=ended, back=time.time() - told)
+    slurm.command("scancel", job)
+    assert slurm.wait(job) == "CANCELLED"
+    assert "restart 2" not in said()
+    if f"{STOPPED_LINE}SIGTERM" in said():  # else SLURM was faster
+        assert f"{STOPPED_LINE}SIGTERM; job {job} was cancelled" in said()
+
+
+@pytest.mark.parametrize("script", ["molt_64gpu.sh", "weight_map_8gpu.sh", "evaluate.sh"])
 def test_the_job_scripts_ask_for_what_this_needs(script: str) -> None:
     lines = (ROOT / "slurm" / script).read_text().splitlines()
     assert "#SBATCH --signal=USR2@120" in lines

@@ -9,15 +9,20 @@ split while training goes on, <RUN>/best.json names the best, and it ends when t
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsol_dist.config import Config, from_dict, load, override, read_yaml, recipe_names
 from wsol_dist.data.index import Index
+from wsol_dist.engine.stop import STOPPED, STOPPED_LINE, Stop
 from wsol_dist.errors import UserError
 from wsol_dist.first_error import told_once
+from wsol_dist.launching.requeue import requeue
 from wsol_dist.options import check_least, names_of, split_arguments
 
 if TYPE_CHECKING:
@@ -88,8 +93,17 @@ def follow_run(own: argparse.Namespace, rest: list[str]) -> int:
     )
     check_thresholds(work)
     task = Following(work=work, final_splits=final, final=own.final)
-    spawn(follow, own.procs, task, folder=folder)
+    # Nothing is lost by an end in the middle of a checkpoint: the job that goes on scores it from its start.
+    with Stop(at_once=partial(_requeue, config)) if "SLURM_JOB_ID" in os.environ else nullcontext():
+        spawn(follow, own.procs, task, folder=folder)
     return 0
+
+
+def _requeue(config: Config, heard: str) -> None:
+    """Have SLURM start this job again, unless a person ended it; it ends all ranks with the first one."""
+    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+        print(f"{STOPPED_LINE}{heard}; {requeue(limit=config.train.max_requeues)}", flush=True)
+        os._exit(STOPPED)
 
 
 def check_follow(own: argparse.Namespace) -> None:

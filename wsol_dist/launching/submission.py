@@ -189,9 +189,10 @@ class Plan:
             "qos": self.own.qos,
             "dependency": dependency,
             "stderr_to_stdout": True,
-            # Time for a checkpoint before the limit; the job then puts itself back into the queue.
+            # Time for a checkpoint before the limit; the job then puts itself back into the queue, and so does the
+            # evaluator, which scores again what it was busy with.
             "signal_delay_s": SIGNAL_DELAY_S,
-            "additional_parameters": {"requeue": True} if job == "train" else None,
+            "additional_parameters": {"requeue": True},
             # One failed rank ends the others, instead of leaving them in a collective until it times out.
             "srun_args": [
                 "--kill-on-bad-exit=1",

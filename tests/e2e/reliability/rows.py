@@ -90,6 +90,12 @@ ROWS = [
         test=SLURM + "test_a_job_that_is_cancelled_stays_away",
     ),
     Row(
+        fault="the time limit of an evaluator that follows a run, `scancel --signal=USR2`, a preemption",
+        then="it is queued again and scores what it was busy with from the start; what was scored is not scored twice",
+        limit="at once",
+        test=SLURM + "test_an_evaluator_that_follows",
+    ),
+    Row(
         fault="SIGKILL of one rank at a random step",
         then=KILLED,
         limit="60 s",
