@@ -20,10 +20,11 @@ export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1} # since 22.05 srun does not 
 part=()
 if [ -n "${SLURM_ARRAY_TASK_ID:-}" ] && [ "${WSOL_PACK_LAST:-}" != 1 ]; then
   part=(--part "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_MAX")
-  # One job of the array queues the last one, which writes the index when all have ended well.
+  # One job of the array queues the last one, which writes the index when all have ended well,
+  # and is removed when one has not.
   if [ "$SLURM_ARRAY_TASK_ID" = "$SLURM_ARRAY_TASK_MIN" ] && [ "${SLURM_RESTART_COUNT:-0}" = 0 ]; then
-    sbatch --dependency="afterok:$SLURM_ARRAY_JOB_ID" --array=1-1 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
-      --export=ALL,WSOL_PACK_LAST=1 slurm/pack_array.sh "$@"
+    sbatch --dependency="afterok:$SLURM_ARRAY_JOB_ID" --kill-on-invalid-dep=yes --array=1-1 \
+      --cpus-per-task="$SLURM_CPUS_PER_TASK" --export=ALL,WSOL_PACK_LAST=1 slurm/pack_array.sh "$@"
   fi
 fi
 srun wsol shards pack "$@" --workers "${SLURM_CPUS_PER_TASK:-1}" "${part[@]}"

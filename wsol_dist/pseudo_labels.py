@@ -244,7 +244,7 @@ def score_labels(folder: Path, index: Index, split: str, ranks: Ranks) -> float 
     seen = np.zeros(2, np.int64)
     for row in range(ranks.rank, len(reader), ranks.world):
         try:
-            sample = reader.sample(row)
+            sample = reader.truth(row)
         except DecodeError:
             continue
         if sample.mask is None or not sample.semantic:

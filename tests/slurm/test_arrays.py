@@ -46,6 +46,22 @@ def test_packed_by_an_array_of_three_as_packed_alone(slurm: Slurm, project: Path
     assert accounted == [["COMPLETED"]] * 3
 
 
+def test_a_failed_part_removes_the_job_behind_it(slurm: Slurm, project: Path, tmp_path: Path) -> None:
+    """And does not leave it in the queue for ever."""
+    words = [
+        "--array=1-2",
+        "--cpus-per-task=1",
+        "slurm/pack_array.sh",
+        "folder",
+        "--root",
+        tmp_path / "nowhere",
+    ]
+    array = slurm.sbatch(*words, "--out", tmp_path / "array", cwd=project)
+    assert slurm.wait(array, timeout_s=WAIT_S, logs=project) == "FAILED"
+    (last,) = re.findall(r"Submitted batch job (\d+)", (project / f"pack-{array}-1.log").read_text())
+    assert slurm.wait(last, timeout_s=WAIT_S, logs=project) == "CANCELLED"
+
+
 def test_clusters_of_an_array_make_a_whole_column(slurm: Slurm, tiny_shards: Path, tmp_path: Path) -> None:
     out, logs = tmp_path / "labels", tmp_path / "logs"
     command = [sys.executable, ROOT / "launch" / "submit.py", "cluster", "--jobs", "2", "--logs", logs]

@@ -12,6 +12,7 @@ from PIL import Image
 from skimage.data import astronaut
 
 from wsol_dist.data.decode import DecodeError, decode_rgb
+from wsol_dist.data.shard import image_size
 from wsol_dist.data.transforms import TrainTransform, normalise, squash
 
 
@@ -80,3 +81,19 @@ def test_a_scaled_decode_squashes_to_nearly_the_same_picture() -> None:
 def test_a_scaled_decode_finds_a_broken_image() -> None:
     with pytest.raises(DecodeError):
         decode_rgb(photograph(400)[:-2000], cover_px=64)
+
+
+def test_any_flipped_bit_of_a_jpeg_gives_pixels_or_a_decode_error() -> None:
+    data = photograph(16)
+    kinds = {"pixels": 0, "an error": 0}
+    for at in range(len(data)):
+        for bit in range(8):
+            flipped = data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
+            width, height = image_size(flipped)
+            if width * height > 2**16:  # a header that lies about the size: slow, and tested elsewhere
+                continue
+            try:
+                kinds["pixels"] += decode_rgb(flipped).ndim == 3
+            except DecodeError:
+                kinds["an error"] += 1
+    assert min(kinds.values()) > 100

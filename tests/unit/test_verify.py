@@ -60,8 +60,10 @@ def test_two_processes_find_the_same(folder):
 
 def test_a_changed_byte_of_an_image(folder):
     change_byte(folder / "train-000000.tar", 512 + 300)
-    (problem,) = verify(folder, workers=1)
-    assert "train-000000.tar: sha256 differs" in problem
+    of_the_tar, of_the_sample = verify(folder, workers=1)
+    assert "train-000000.tar: sha256 differs" in of_the_tar
+    first = Index.load(folder).rows("train").ids[0].as_py()
+    assert f"{first}: the image's bytes are not those that were packed" in of_the_sample
 
 
 def test_deep_finds_an_image_that_does_not_decode(folder):

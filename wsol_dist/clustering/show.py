@@ -96,7 +96,7 @@ def draw(wanted: Wanted, split: str, row: int, maps: Maps | None) -> np.ndarray:
         image_HWC,
         segment_HW=shown_superpixels(item.image_HWC, settings),
         label_HW=label_HW,
-        gt_boxes=boxes_on(reader.sample(row), image_HWC),
+        gt_boxes=boxes_on(reader.truth(row), image_HWC),
         maps=maps.before_and_after(split, row, label_HW) if maps else (),
         size_px=SIZE_PX,
     )

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 from typing import Literal
 
 import cv2
 import numpy as np
 
+from wsol_dist.data.decode import check_pixels
+
 Extension = Literal["png", "npy"]
+PNG_HEAD = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+"""Before width and height."""
 
 
 def encode(value: np.ndarray, extension: Extension) -> bytes:
@@ -29,10 +34,16 @@ def decode(data: bytes, extension: Extension) -> np.ndarray:
     """The array of `encode`.
 
     Raises:
-        ValueError: damaged, or an array of objects.
+        ValueError: damaged, larger than MAX_PIXELS, or an array of objects.
     """
-    if extension == "npy":
-        return _decode_npy(data)
+    return _decode_npy(data) if extension == "npy" else _decode_png(data)
+
+
+def _decode_png(data: bytes) -> np.ndarray:
+    """A picture whose header claims no more than is unpacked."""
+    if not data.startswith(PNG_HEAD) or len(data) < len(PNG_HEAD) + 8:
+        raise ValueError("no 8-bit grey PNG")
+    check_pixels(*struct.unpack_from(">II", data, len(PNG_HEAD)))
     value = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if value is None or value.ndim != 2 or value.dtype != np.uint8:
         raise ValueError("no 8-bit grey PNG")

@@ -112,12 +112,13 @@ def _check_boxes(sample: Sample) -> None:
 def frame_problem(boxes_xyxy: np.ndarray, frame_wh: tuple[int, int] | None) -> str | None:
     """The first box that has no pixel inside its image, as one line.
 
-    A box that only reaches over the border is none: published metadata has such, and protocols cut it or not.
+    Pixels count from 0 and the last one of a box is in it, so one that starts at the width or height has none. A box
+    that only reaches over the border is no problem: published metadata has such, and protocols cut it or not.
     """
     if frame_wh is None:
         return None
     for x0, y0, x1, y1 in boxes_xyxy:
-        if x1 < x0 or y1 < y0 or x1 < 0 or y1 < 0 or x0 > frame_wh[0] or y0 > frame_wh[1]:
+        if x1 < x0 or y1 < y0 or x1 < 0 or y1 < 0 or x0 >= frame_wh[0] or y0 >= frame_wh[1]:
             given = ", ".join(f"{side:g}" for side in (x0, y0, x1, y1))
             return f"box x0,y0,x1,y1 = {given} lies outside the image of {frame_wh[0]} x {frame_wh[1]} pixels"
     return None

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from wsol_dist.data.archive import Place
+from wsol_dist.data.decode import check_pixels
 from wsol_dist.data.masks import segmentation_mask
 from wsol_dist.data.sample import IGNORE
 from wsol_dist.errors import UserError
@@ -48,6 +49,8 @@ class CocoFile:
                 raise ValueError(f"annotation {one.get('id')}: no image or category of its number")
             kept = ("category_id", "bbox", "area", "iscrowd", "segmentation")
             by_image[one["image_id"]].append({key: one[key] for key in kept if key in one})
+        for one in content["images"]:
+            check_pixels(int(one["width"]), int(one["height"]))  # masks are drawn in this size
         return {
             int(one["id"]): CocoImage(
                 file_name=str(one["file_name"]),

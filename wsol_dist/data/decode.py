@@ -67,10 +67,22 @@ def image_problem(data: bytes, size_wh: tuple[int, int]) -> str | None:
     return None
 
 
-def _decode_jpeg(data: bytes, cover_px: int | None) -> np.ndarray:
-    height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-    if height * width > MAX_PIXELS:
+def check_pixels(width: int, height: int) -> None:
+    """A size that a header claims is one to unpack.
+
+    Raises:
+        ValueError: more than MAX_PIXELS.
+    """
+    if width * height > MAX_PIXELS:
         raise ValueError(f"{width} x {height} pixels, more than {MAX_PIXELS}")
+
+
+def _decode_jpeg(data: bytes, cover_px: int | None) -> np.ndarray:
+    try:
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+    except KeyError:  # a subsampling that it has no name for: a rare kind, or a flipped bit
+        return _decode_any(data)
+    check_pixels(width, height)
     if colorspace in ("CMYK", "YCCK"):
         return _decode_any(data)
     # Other fractions of libjpeg's have no vector code and are slower than all pixels.
@@ -87,8 +99,7 @@ def _decode_jpeg(data: bytes, cover_px: int | None) -> np.ndarray:
 
 def _decode_any(data: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS}")
+        check_pixels(*image.size)
         return to_rgb(image)
 
 

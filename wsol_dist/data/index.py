@@ -24,7 +24,7 @@ from wsol_dist import __version__
 from wsol_dist.atomic import write_atomically
 from wsol_dist.data.cache import cache_root
 from wsol_dist.data.remote import Remote, Wanted, is_url, read_remote
-from wsol_dist.data.shard import Row
+from wsol_dist.data.shard import CRC32, Row
 from wsol_dist.errors import UserError, did_you_mean
 from wsol_dist.options import names_of
 
@@ -44,6 +44,8 @@ COLUMNS = pa.schema(
         ("height", pa.int32()),
         ("num_boxes", pa.int32()),
         ("has_mask", pa.bool_()),
+        ("image_crc32", pa.uint32()),
+        ("truth_crc32", pa.uint32()),
     ]
 )
 
@@ -121,6 +123,9 @@ class Rows:
     height: np.ndarray
     num_boxes: np.ndarray
     has_mask: np.ndarray
+    image_crc32: np.ndarray
+    """(n,) int64: as in `Row`; -1 in shards that were packed without."""
+    truth_crc32: np.ndarray
 
     def __len__(self) -> int:
         return len(self.shard)
@@ -239,7 +244,7 @@ class Index(IndexFile):
         return splits
 
     def table(self, split: str | None = None) -> pa.Table:
-        """`samples.parquet`, of one split or whole.
+        """`samples.parquet`, of one split or whole; a column that older shards lack is null.
 
         Raises:
             UserError: no such split.
@@ -380,6 +385,7 @@ def _to_rows(table: pa.Table) -> Rows:
         name: table[name].to_numpy()
         for name in ("shard", "offset", "bytes", "width", "height", "num_boxes", "has_mask")
     }
+    crc32 = {name: pc.fill_null(table[name].cast(pa.int64()), -1).to_numpy() for name in CRC32}
     ids = table["id"]
     return Rows(
         ids=pa.concat_arrays(ids.chunks) if ids.num_chunks else pa.array([], pa.string()),
@@ -387,4 +393,5 @@ def _to_rows(table: pa.Table) -> Rows:
         label_values=values,
         label_starts=starts,
         **arrays,
+        **crc32,
     )

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from wsol_dist.data.index import Index
 from wsol_dist.data.sample import IGNORE, Sample
-from wsol_dist.data.shard import StoredSample, read_sample, to_sample
+from wsol_dist.data.shard import CRC32, StoredSample, changed, read_sample, to_sample
 from wsol_dist.errors import UserError
 
 Member = Literal["image", "json", "mask"]
@@ -111,6 +111,7 @@ def sample_lines(index: Index, row: dict[str, Any], stored: StoredSample) -> Ite
     yield f"image   {stored.extension}, {size}, {size_text(len(stored.image))}"
     shard = index.shards[row["shard"]].file
     yield f"place   {shard}, {row['bytes']} bytes from byte {row['offset']} on"
+    yield from (f"damage  {line}" for name in CRC32 if (line := changed(stored, name, row[name])))
     try:
         sample = to_sample(stored)
     except (ValueError, TypeError) as error:

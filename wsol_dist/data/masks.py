@@ -8,9 +8,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from wsol_dist.data.archive import Place
+from wsol_dist.data.decode import FORMATS, check_pixels
 from wsol_dist.data.files import read_image_bytes
 from wsol_dist.errors import UserError
 
@@ -19,30 +20,41 @@ def read_indices(path: Place) -> np.ndarray:
     """The numbers in a PNG, (H, W) uint8: of a palette image the entries' numbers, not their colours.
 
     Raises:
-        UserError: missing, damaged, or with colours in it.
+        UserError: missing, damaged, larger than MAX_PIXELS, or with colours in it.
     """
     data = read_image_bytes(path)
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            check_pixels(*image.size)
             if image.mode not in ("P", "L", "1"):
                 raise ValueError(f"mode {image.mode}, one channel of 8 bits expected")
             return np.asarray(image).astype(np.uint8)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot read this mask: {error}") from error
+        raise _unreadable(path, error) from error
 
 
 def read_colours(path: Place) -> np.ndarray:
     """An image as (H, W, 3) uint8, red first.
 
     Raises:
-        UserError: missing or damaged.
+        UserError: missing, damaged or larger than MAX_PIXELS.
     """
-    pixels = cv2.imdecode(
-        np.frombuffer(read_image_bytes(path), np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    )
-    if pixels is None:
-        raise UserError(f"{path}: cannot read this mask: it does not decode")
+    data = read_image_bytes(path)
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            check_pixels(*image.size)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        if pixels is None:
+            raise UnidentifiedImageError
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise _unreadable(path, error) from error
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def _unreadable(path: Place, error: Exception) -> UserError:
+    # What PIL says of something unknown names an address in memory.
+    why = "it does not decode" if isinstance(error, UnidentifiedImageError) else error
+    return UserError(f"{path}: cannot read this mask: {why}")
 
 
 def fill_polygons(polygons: Sequence[Sequence[float]], size_hw: tuple[int, int]) -> np.ndarray:
@@ -75,7 +87,7 @@ def decode_runs(counts: Sequence[int] | str, size_hw: tuple[int, int]) -> np.nda
     """
     runs = np.asarray(_decompress(counts) if isinstance(counts, str) else counts, dtype=np.int64)
     height, width = size_hw
-    if runs.ndim != 1 or (runs < 0).any() or runs.sum() != height * width:
+    if runs.ndim != 1 or ((runs < 0) | (runs > height * width)).any() or runs.sum() != height * width:
         raise ValueError(f"run lengths of {height} x {width} pixels expected")
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape(width, height).T

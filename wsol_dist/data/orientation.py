@@ -16,20 +16,19 @@ TAG = 0x0112
 UPRIGHT = 1
 TURNED = (5, 6, 7, 8)
 """Orientations that swap width and height."""
-FORMATS = ("PNG", "WEBP")
-APP1 = 0xE1
+JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
+"""How the files begin."""
+APP1, EXIF = 0xE1, b"Exif\0\0"
 BYTE_ORDERS = {b"II": "<", b"MM": ">"}
 
 
 def orientation(data: bytes) -> int:
     """The EXIF orientation of an encoded image, 1 to 8; 1 is upright and what is taken where there is none."""
-    if data[:2] == b"\xff\xd8":
-        place = _place_in_jpeg(data)
+    if data.startswith((JPEG, PNG)):
+        place = _place_in_jpeg(data) if data.startswith(JPEG) else _place_in_png(data)
         found = UPRIGHT if place is None else struct.unpack_from(f"{place[1]}H", data, place[0])[0]
-    elif (
-        b"eXIf" in data[:65_536] or b"EXIF" in data[-65_536:]
-    ):  # the one leads in a PNG, the other ends a WebP
-        found = _of_other(data)
+    elif b"EXIF" in data[-65_536:]:  # it ends a WebP
+        found = _of_webp(data)
     else:
         return UPRIGHT
     return found if found in range(1, 9) else UPRIGHT
@@ -71,13 +70,25 @@ def _place_in_jpeg(data: bytes) -> tuple[int, str] | None:
     at = 2
     while at + 10 <= len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker == APP1 and data[at + 4 : at + 10] == b"Exif\0\0":
+        if marker == APP1 and data[at + 4 : at + 10] == EXIF:
             return _place_in_tiff(data, at + 10)
         if (
             not 0xE0 <= marker <= 0xEF and marker != 0xFE
         ):  # neither metadata nor a comment: the picture begins
             return None
         at += 2 + length
+    return None
+
+
+def _place_in_png(data: bytes) -> tuple[int, str] | None:
+    """The same in a PNG, whose EXIF may lie before or behind the pixels: PIL would unpack them to look."""
+    at = len(PNG)
+    while at + 12 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 8] == b"eXIf":
+            start = at + 8
+            return _place_in_tiff(data, start + 6 if data[start : start + 6] == EXIF else start)
+        at += 12 + length
     return None
 
 
@@ -97,9 +108,9 @@ def _place_in_tiff(data: bytes, start: int) -> tuple[int, str] | None:
     return None
 
 
-def _of_other(data: bytes) -> int:
+def _of_webp(data: bytes) -> int:
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=["WEBP"]) as image:
             return image.getexif().get(TAG, UPRIGHT)
     except Exception:  # PIL meets foreign EXIF bytes with any error there is
         return UPRIGHT

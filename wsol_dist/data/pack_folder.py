@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from wsol_dist.atomic import write_atomically
-from wsol_dist.data.index import INDEX_FILE, rows_table
+from wsol_dist.data.index import COLUMNS, INDEX_FILE, rows_table
 from wsol_dist.data.pack_plan import Plan, ShardTask, read_promised
 from wsol_dist.data.sample import Source
 from wsol_dist.data.shard import WrittenShard, encode_sample, write_shard
@@ -82,6 +82,8 @@ def finished_shard(task: ShardTask, plan_sha256: str) -> FinishedShard | None:
             table = reader.read_all()
         facts = json.loads(table.schema.metadata[FACTS])
         if facts.pop("plan_sha256") != plan_sha256 or task.path.stat().st_size != facts["bytes"]:
+            return None
+        if not table.schema.equals(COLUMNS):  # of a version that wrote other columns
             return None
         written = WrittenShard(**facts | {"rows": (), "reaching_out": tuple(facts["reaching_out"])})
     except (OSError, ValueError, KeyError, TypeError):  # absent, or cut off by a power failure

@@ -119,6 +119,7 @@ def make_plan(name: str, source: Source, source_options: Any, options: PackOptio
     _check_options(options)
     found, num_unlabelled = _by_split(source)
     counts = {split: len(items) for split, items in found.items()} | {CLASSES: len(source.classes)}
+    counts |= getattr(source, "found_counts", {})
     incomplete = difference(counts, source.known_counts)
     if incomplete and options.complete:
         raise UserError(f"--complete: {incomplete}; leave the option out to pack what is there")

@@ -56,7 +56,8 @@ class Source(Protocol):
     """A data set in its original layout. One file in `data/sources/` each, found by its name.
 
     The module defines `class Source` and the `Options` dataclass that it takes; `--help` is made of them.
-    A source is picklable, so that packing can run in processes.
+    A source is picklable, so that packing can run in processes. One that chooses its splits out of more images has a
+    mapping `found_counts` besides, with the number of all `images`, to be compared with that in `known_counts`.
     """
 
     classes: tuple[str, ...]

@@ -14,6 +14,7 @@ import json
 import os
 import socket
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+from wsol_dist.data import arrays
 from wsol_dist.data.check import IMAGE_EXTENSIONS, check_sample, reaches_out
 from wsol_dist.data.decode import image_problem
 from wsol_dist.data.orientation import TURNED, UPRIGHT, orientation, without_orientation
@@ -58,6 +60,10 @@ class Row:
     height: int
     num_boxes: int
     has_mask: bool
+    image_crc32: int
+    """Of the image's bytes as they are stored."""
+    truth_crc32: int
+    """Of the record's bytes, and the mask's behind them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +93,18 @@ class StoredSample(NamedTuple):
     """`id`, `labels`, `boxes_xyxy` (or None), `box_frame_wh` (or None); in multi-label sets `box_labels`, and
     `semantic` for a mask that says the class of every pixel."""
     mask_png: bytes | None
+    record_json: bytes
+    """The bytes that `record` was parsed from."""
+
+    @property
+    def image_crc32(self) -> int:
+        """As in `Row`, of the bytes that are there now."""
+        return zlib.crc32(self.image)
+
+    @property
+    def truth_crc32(self) -> int:
+        """As in `Row`, of the bytes that are there now."""
+        return _truth_crc32(self.record_json, self.mask_png)
 
 
 def write_shard(path: Path, samples: Iterable[tuple[int, Sample]], *, split: str, shard: int) -> WrittenShard:
@@ -107,11 +125,12 @@ def write_shard(path: Path, samples: Iterable[tuple[int, Sample]], *, split: str
     semantic = box_labels = False
     with _whole_or_absent(part, path) as file:
         for ordinal, sample in samples:
-            blob = encode_sample(ordinal, sample)
+            members = _members(ordinal, sample)
+            blob = _joined(members)
             if sample.id in ids:
                 raise UserError(f"two samples are named {sample.id!r}; ids must differ")
             ids.add(sample.id)
-            row = _row(sample, split, shard, position, len(blob))
+            row = _row(sample, members, split=split, shard=shard, offset=position, num_bytes=len(blob))
             rows.append(row)
             if problem := image_problem(sample.image, (row.width, row.height)):
                 broken[sample.id] = problem
@@ -158,13 +177,16 @@ def encode_sample(ordinal: int, sample: Sample) -> bytes:
     Raises:
         UserError: as `check_sample`.
     """
-    check_sample(sample)
-    return b"".join(piece for name, data in _members(ordinal, sample) for piece in _pieces(name, data))
+    return _joined(_members(ordinal, sample))
 
 
 def tar_member(name: str, data: bytes) -> bytes:
     """A file as it lies in a tar: header, bytes, padding."""
     return b"".join(_pieces(name, data))
+
+
+def _joined(members: list[tuple[str, bytes]]) -> bytes:
+    return b"".join(piece for name, data in members for piece in _pieces(name, data))
 
 
 def _pieces(name: str, data: bytes) -> tuple[bytes, bytes, bytes]:
@@ -188,14 +210,14 @@ def read_sample(blob: bytes) -> StoredSample:
         ValueError: not a run of plain ustar members of one key with an image and a record.
     """
     image: bytes | None = None
-    extension, record, mask_png, key = "", None, None, None
+    extension, record, record_json, mask_png, key = "", None, b"", None, None
     for name, data in _parse_members(blob):
         member_key, _, suffix = name.partition(".")
         if key not in (None, member_key):
             raise ValueError(f"members of two samples: {key!r} and {member_key!r}")
         key = member_key
         if suffix == "json":
-            record = json.loads(data)
+            record, record_json = json.loads(data), data
         elif suffix == "mask.png":
             mask_png = data
         elif suffix in IMAGE_EXTENSIONS:
@@ -204,7 +226,23 @@ def read_sample(blob: bytes) -> StoredSample:
             raise ValueError(f"unknown member {name!r}")
     if image is None or not isinstance(record, dict) or not {"id", "labels"} <= record.keys():
         raise ValueError(f"sample {key!r} lacks an image or a record")
-    return StoredSample(image, extension, record, mask_png)
+    return StoredSample(image, extension, record, mask_png, record_json)
+
+
+CRC32 = {"image_crc32": "the image's bytes", "truth_crc32": "the record's or the mask's bytes"}
+"""Checksums of a sample by their name in `Row` and `StoredSample`."""
+
+
+def changed(stored: StoredSample, name: str, packed: int | None) -> str | None:
+    """One line where bytes are not those that were packed.
+
+    Args:
+        name: one of `CRC32`.
+        packed: what the row says; None or below 0 in shards without checksums, of which nothing is said.
+    """
+    if packed is None or packed < 0 or getattr(stored, name) == packed:
+        return None
+    return f"{CRC32[name]} are not those that were packed (crc32 differs)"
 
 
 def to_sample(stored: StoredSample) -> Sample:
@@ -232,15 +270,12 @@ def decode_mask(png: bytes) -> np.ndarray:
     """(H, W) uint8 as in `Sample.mask`.
 
     Raises:
-        ValueError: empty, damaged or in another format.
+        ValueError: empty, damaged, in another format or larger than MAX_PIXELS.
     """
     try:
-        mask = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:  # e.g. of no bytes at all, where other damage gives None
-        mask = None
-    if mask is None or mask.ndim != 2 or mask.dtype != np.uint8:
-        raise ValueError("a mask that is no 8-bit grey PNG")
-    return mask
+        return arrays.decode(png, "png")
+    except ValueError as error:
+        raise ValueError(f"a mask that is {error}") from error
 
 
 def image_size(data: bytes) -> tuple[int, int]:
@@ -255,7 +290,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
         return None
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-    except ValueError:
+    except (ValueError, KeyError):
         return None
     return width, height
 
@@ -288,6 +323,8 @@ def in_box_frame(sample: Sample) -> Sample:
 
 
 def _members(ordinal: int, sample: Sample) -> list[tuple[str, bytes]]:
+    """Image, record and, where there is one, mask."""
+    check_sample(sample)
     key = f"{ordinal:09d}"
     record: dict[str, Any] = {
         "id": sample.id,
@@ -314,7 +351,14 @@ def _encode_mask(mask: np.ndarray) -> bytes:
     return png.tobytes()
 
 
-def _row(sample: Sample, split: str, shard: int, offset: int, num_bytes: int) -> Row:
+def _truth_crc32(record_json: bytes, mask_png: bytes | None) -> int:
+    return zlib.crc32(mask_png or b"", zlib.crc32(record_json))
+
+
+def _row(
+    sample: Sample, members: list[tuple[str, bytes]], *, split: str, shard: int, offset: int, num_bytes: int
+) -> Row:
+    image, record_json, *mask_png = (data for _, data in members)
     width, height = image_size(sample.image)
     return Row(
         id=sample.id,
@@ -327,6 +371,8 @@ def _row(sample: Sample, split: str, shard: int, offset: int, num_bytes: int) ->
         height=height,
         num_boxes=0 if sample.boxes_xyxy is None else len(sample.boxes_xyxy),
         has_mask=sample.mask is not None,
+        image_crc32=zlib.crc32(image),
+        truth_crc32=_truth_crc32(record_json, mask_png[0] if mask_png else None),
     )
 
 

@@ -25,7 +25,7 @@ from wsol_dist.data.label_maps import LabelMaps
 from wsol_dist.data.order import TrainingOrder, rank_share
 from wsol_dist.data.ring import Request, Requests, Ring
 from wsol_dist.data.sample import Sample
-from wsol_dist.data.shard import StoredSample, read_sample, to_sample
+from wsol_dist.data.shard import StoredSample, changed, read_sample, to_sample
 from wsol_dist.data.transforms import TrainTransform, squash
 from wsol_dist.errors import UserError
 
@@ -52,7 +52,8 @@ class TrainingBatch:
     label_B: Tensor
     """int64; of a multi-label set (B, C) float32, 1 for each class of the image, else 0."""
     broken: list[str]
-    """Ids of images that did not decode; the split's next readable one stands in for each."""
+    """Ids of images that did not decode; for each stands in the next readable one of its class, of any class where
+    none is left."""
     embedding_BE: Tensor | None = None
     """float32, where `data.embeddings` names some."""
     target_BHW: Tensor | None = None
@@ -101,22 +102,35 @@ class ShardReader:
         """The stored sample, its mask decoded, its image not.
 
         Raises:
-            DecodeError: the bytes at the row's place are not this sample.
+            DecodeError: the bytes at the row's place are not this sample, or not those that were packed.
         """
+        return self._decoded(row, self._stored(row, "image_crc32", "truth_crc32"))
+
+    def truth(self, row: int) -> Sample:
+        """The sample without its image's bytes, whatever became of them.
+
+        Raises:
+            DecodeError: as `sample`, but for damage of the image.
+        """
+        return dataclasses.replace(self._decoded(row, self._stored(row, "truth_crc32")), image=b"")
+
+    def known_truth(self, row: int) -> Sample:
+        """As `truth`; where that is damaged, what the index knows: id and labels."""
         try:
-            return to_sample(self._stored(row))
-        except (ValueError, KeyError) as error:
-            raise DecodeError(f"{self.paths[self.rows.shard[row]]}: {error}") from error
+            return self.truth(row)
+        except DecodeError:
+            return Sample(id=self.id(row), image=b"", extension="", labels=self.rows.labels(row))
 
     def image(self, row: int) -> bytes:
         """The encoded image: all that training reads of a sample beside the index.
 
         Raises:
-            DecodeError: the bytes at the row's place are not this sample.
+            DecodeError: the bytes at the row's place are not this sample, or not those that were packed.
         """
-        return self._stored(row).image
+        return self._stored(row, "image_crc32").image
 
-    def _stored(self, row: int) -> StoredSample:
+    def _stored(self, row: int, *crc32: str) -> StoredSample:
+        """A sample of which the named checksums are those of its row: a damaged image may decode, to other pixels."""
         path = self.paths[self.rows.shard[row]]
         try:
             stored = read_sample(self._blob(row))
@@ -124,7 +138,16 @@ class ShardReader:
             raise DecodeError(f"{path}: {error}") from error
         if stored.record["id"] != self.id(row):
             raise DecodeError(f"{path}: holds {stored.record['id']!r}, not {self.id(row)!r}")
+        for name in crc32:
+            if problem := changed(stored, name, int(getattr(self.rows, name)[row])):
+                raise DecodeError(f"{path}: {self.id(row)}: {problem}")
         return stored
+
+    def _decoded(self, row: int, stored: StoredSample) -> Sample:
+        try:
+            return to_sample(stored)
+        except (ValueError, KeyError) as error:
+            raise DecodeError(f"{self.paths[self.rows.shard[row]]}: {error}") from error
 
     def ahead(self, batches: Any, row_of: Callable[[Any], int] = int) -> Any:
         """Batches of items as they are; of a remote folder, the shards of later ones are fetched meanwhile."""
@@ -297,15 +320,10 @@ class EvaluationSet(Dataset[tuple[Tensor, bool, Sample]]):
         black = torch.zeros(3, self.image_px, self.image_px, dtype=torch.uint8)
         try:
             sample = self.reader.sample(row)
+            image_CHW = squash(decode_rgb(sample.image), self.image_px)
         except DecodeError:
-            rows = self.reader.rows
-            nothing = Sample(id=self.reader.id(row), image=b"", extension="", labels=rows.labels(row))
-            return black, False, nothing
-        truth = dataclasses.replace(sample, image=b"")
-        try:
-            return squash(decode_rgb(sample.image), self.image_px), True, truth
-        except DecodeError:
-            return black, False, truth
+            return black, False, self.reader.known_truth(row)
+        return image_CHW, True, dataclasses.replace(sample, image=b"")
 
 
 def training_batches(

@@ -16,7 +16,7 @@ from wsol_dist.data.decode import DecodeError, decode_rgb
 from wsol_dist.data.index import Index, Shard, tar_problem
 from wsol_dist.data.parallel import in_order, num_cores
 from wsol_dist.data.remote import Remote, Wanted
-from wsol_dist.data.shard import END_OF_TAR, StoredSample, image_size, read_sample, to_sample
+from wsol_dist.data.shard import CRC32, END_OF_TAR, StoredSample, changed, image_size, read_sample, to_sample
 from wsol_dist.errors import UserError
 
 
@@ -138,6 +138,7 @@ def _check_sample(checker: Checker, row: dict[str, Any], blob: bytes) -> Iterato
     except ValueError as error:
         yield str(error)
         return
+    yield from (line for name in CRC32 if (line := changed(stored, name, row[name])))
     boxes = stored.record.get("boxes_xyxy") or []
     width, height = image_size(stored.image)
     actual = {

@@ -156,7 +156,7 @@ def _stored(
             yield id_, none, []
             continue
         try:
-            sample = reader.sample(row)
+            sample = reader.truth(row)
         except DecodeError as error:
             raise UserError(f"{error}; run wsol shards verify") from error
         assert sample.boxes_xyxy is not None

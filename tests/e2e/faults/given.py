@@ -229,6 +229,14 @@ RECIPES = [
         recipe=GOOD.replace("size_px: 32", "threshold: 30"),
     ),
     Fault(
+        what="a moving average without whole weights",
+        command=SHOW,
+        message="{tmp}/recipe.yaml: train: ema 0.9 goes with zero 0, 1 and 2, not with 3, where no rank holds the "
+        "weights to average; set ema 0 or zero 2",
+        fix="as it says",
+        recipe=GOOD.replace("epochs: 1", "epochs: 1, ema: 0.9, zero: 3"),
+    ),
+    Fault(
         what="duplicate key",
         command=SHOW,
         message="{tmp}/recipe.yaml: duplicate key 'name' in lines 1 and 7; keep one of them",

@@ -67,6 +67,25 @@ MACHINE = [
         test="test_runs.py::test_training_without_a_compiler",
     ),
     Fault(
+        what="no compiler, train.compile",
+        command="`--train.compile` on such a machine",
+        message="train.compile: torch.compile does not work here: ...; install a C++ compiler (g++), "
+        "or use --train.no-compile",
+        fix="as it says",
+        then="exit 2 before the data are loaded",
+        test="../../dist/test_engine_zero.py::test_a_missing_compiler_is_one_line",
+    ),
+    Fault(
+        what="too little host memory",
+        command="`--data.workers 64 --train.global-batch 96` on a machine with 32 MB left",
+        message="data.workers: 1 x 64 loader processes with 4 batches of 96 images of 32 px each need 0.07 GiB of "
+        "memory, 0.03 GiB are free; lower data.workers or train.global_batch, raise train.accumulation, "
+        "or give more of it",
+        fix="as it says; the limit of a container or job counts, too",
+        then="exit 2 before the first step",
+        test="test_memory.py::test_too_little_host_memory",
+    ),
+    Fault(
         what="shared memory too small",
         command="a container with little `/dev/shm`",
         message="evaluate.workers: 1 x 8 loader processes with 4 batches of 32 images of 32 px each need 0.00 GiB of "

@@ -306,7 +306,17 @@ IMAGES = [
         command="damage inside a tar of the right length",
         message="ALERT 1 image does not decode: the next one stands in for each: {id}",
         fix="`wsol shards verify --deep`, then pack again",
-        then="named in the log and by a W&B alert, counted as `data/broken_images`; the split's next image stands in",
+        then="named in the log and by a W&B alert, counted as `data/broken_images`; the next image of its class stands "
+        "in, of any class where none is left",
+        test="test_images.py::test_training_names_and_replaces_a_broken_image",
+    ),
+    Fault(
+        what="an image with a flipped bit, trained on",
+        command="one bit inside a tar, after which the image still decodes, to other pixels",
+        message="ALERT 1 image does not decode: the next one stands in for each: {id}",
+        fix="`wsol shards verify` names it, then pack again or copy the tar again",
+        then="as an image that does not decode: its bytes have another crc32 than the table of samples says. Shards "
+        "that were packed without this column are read without the check",
         test="test_images.py::test_training_names_and_replaces_a_broken_image",
     ),
     Fault(
@@ -334,6 +344,22 @@ IMAGES = [
         then="named in the log, by a W&B alert, in the record and on the page, counted as `eval/SPLIT/broken_images`; "
         "it stays in the denominator",
         test="test_images.py::test_evaluation_counts_a_broken_image_as_missed",
+    ),
+    Fault(
+        what="an image with a flipped bit, scored",
+        command="one bit inside a tar, after which the image still decodes, to other pixels",
+        message="ALERT test: 1 image does not decode: counted as missed: {id}",
+        fix="`wsol shards verify` names it, then pack again or copy the tar again",
+        then="as an image that does not decode",
+        test="test_images.py::test_evaluation_counts_a_broken_image_as_missed",
+    ),
+    Fault(
+        what="an image with a flipped bit, verified",
+        command="`wsol shards verify shards`, with or without `--deep`",
+        message="{shards}/test-....tar: {id}: the image's bytes are not those that were packed (crc32 differs)",
+        fix="pack again, or copy the tar again",
+        then="exit 1, beside the line about the tar's sha256",
+        test="test_images.py::test_verify_names_an_image_with_a_flipped_bit",
     ),
     Fault(
         what="too many that do not decode, scored",
@@ -485,7 +511,7 @@ SHARDS = [
         command="`wsol shards verify shards`",
         message="{shards}/train-000003.tar: sha256 differs from the index",
         fix="pack again, or copy the folder again",
-        then="exit 1; training checks lengths only and counts what does not decode",
+        then="exit 1; training checks the lengths of tars, and the crc32 of every image that it reads",
         damage=flip_byte("train-000003.tar", 900),
         test="test_table.py::test_verify_finds_damage",
     ),

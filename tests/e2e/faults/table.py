@@ -22,7 +22,12 @@ SECTIONS = {
         "`max_bad` is a share of the images, rounded up: with the default 0.001 one image of fewer than a thousand.",
         IMAGES,
     ),
-    "Shards": ("Every start checks that all tars are there in full length.", SHARDS),
+    "Shards": (
+        "Every start checks that all tars are there in full length. A truncated or missing tar, or an index of a\n"
+        "newer schema, ends the run at once with its name: this is by design, since a whole shard is no small share\n"
+        "of the data. Images that are damaged inside whole tars do not: they count against `data.max_bad`.",
+        SHARDS,
+    ),
     "Shards behind an address": (
         "Each tar is fetched whole at its first use, and checked against the index's length and sha256.",
         REMOTE,

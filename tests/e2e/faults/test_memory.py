@@ -9,11 +9,27 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.e2e.faults.process import message
 from tests.e2e.faults.table import fault
+from wsol_dist.cli import main
 from wsol_dist.data.config import DataConfig
 from wsol_dist.data.index import Index
 from wsol_dist.data.stream import TrainingOrder, training_batches
 from wsol_dist.errors import as_user_error
+from wsol_dist.trainer import memory
+
+
+def test_too_little_host_memory(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The kernel's file is replaced: no test may take all memory of the machine that it runs on."""
+    (prepared / "meminfo").write_text("MemTotal: 64000000 kB\nMemAvailable: 32000 kB\n")
+    monkeypatch.setattr(memory, "MEMORY_INFO", prepared / "meminfo")
+    words = ["--data.workers", "64", "--train.global-batch", "96"]
+    assert main(["train", str(prepared / "recipe.yaml"), "--out", str(prepared / "run"), *words]) == 2
+    said = message(capsys.readouterr().err)
+    assert fault("too little host memory").pattern(prepared).fullmatch(said), said
+    assert not (prepared / "run" / "metrics.jsonl").exists()
 
 
 def test_out_of_host_memory(tmp_path: Path) -> None:

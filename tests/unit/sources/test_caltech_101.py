@@ -7,6 +7,7 @@ import pytest
 
 from tests.unit.sources.images import image_bytes, write_image
 from tests.unit.test_archive import make_tar, make_zip
+from wsol_dist.data.pack_plan import PackOptions, make_plan
 from wsol_dist.data.sources import caltech_101
 from wsol_dist.errors import UserError
 
@@ -82,6 +83,29 @@ def test_the_downloads_as_they_are_with_the_usual_split(tmp_path):
     assert len({one for one, _ in lists[0]}) == 8
     other = caltech_101.Source(caltech_101.Options(root=tmp_path, train_per_class=2, split_seed=4))
     assert [item.id for item in other.items() if item.split == "train"] != [one for one, _ in lists[0][:4]]
+
+
+def test_a_lost_image_is_noticed_though_the_splits_are_full(tmp_path, monkeypatch):
+    write_downloads(tmp_path)
+    monkeypatch.setattr(caltech_101, "NUM_CLASSES", 2)
+    monkeypatch.setattr(caltech_101, "NUM_IMAGES", 10)
+    options = caltech_101.Options(root=tmp_path, train_per_class=2, test_per_class=2)
+
+    def plan(**more):
+        source = caltech_101.Source(options)
+        return make_plan(
+            "caltech-101", source, options, PackOptions(out=tmp_path / "out", val_fraction=0, **more)
+        )
+
+    assert plan(complete=True).incomplete == ""
+    monkeypatch.setattr(caltech_101, "NUM_IMAGES", 11)
+    line = "not the whole data set: 10 of 11 images"
+    assert plan().incomplete == line
+    with pytest.raises(UserError, match=f"--complete: {line};"):
+        plan(complete=True)
+    write(tmp_path / "listed")  # lists choose a part
+    source = caltech_101.Source(caltech_101.Options(root=tmp_path / "listed"))
+    assert (source.known_counts, source.found_counts) == ({}, {})
 
 
 def test_real_outlines_lie_in_their_boxes(real_data):

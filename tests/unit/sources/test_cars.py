@@ -59,6 +59,21 @@ def test_both_layouts(tmp_path, write):
     assert sample.box_frame_wh == (30, 20)
 
 
+def test_the_older_archive_as_it_is(tmp_path):
+    write_older(tmp_path)
+    expected = cars.Source(cars.Options(root=tmp_path))
+    loaded = tmp_path / "loaded"
+    loaded.mkdir()
+    with tarfile.open(loaded / "car_ims.tgz", "w:gz") as tar:
+        tar.add(tmp_path / "car_ims", "car_ims")
+    (tmp_path / "cars_annos.mat").rename(loaded / "cars_annos.mat")
+    source = cars.Source(cars.Options(root=loaded))
+    assert list(source.items()) == list(expected.items())
+    for item in source.items():
+        assert source.read(item).image == expected.read(item).image
+        assert source.read(item).boxes_xyxy.tolist() == [[1, 2, 29, 19]]
+
+
 def test_archives_as_they_are(tmp_path):
     write_newer(tmp_path)
     expected = cars.Source(cars.Options(root=tmp_path))

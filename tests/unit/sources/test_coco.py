@@ -1,14 +1,15 @@
 """COCO and JSON files of one's own: labels, boxes, every kind of mask, crowds."""
 
 import json
+import pickle
 import shutil
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.unit.sources.images import png_bytes, write_image, write_text
+from tests.unit.sources.images import image_bytes, png_bytes, write_image, write_text
+from tests.unit.test_archive import make_zip
 from wsol_dist.data.masks import decode_runs, fill_polygons
 from wsol_dist.data.sources import coco, coco_json
 from wsol_dist.errors import UserError
@@ -62,15 +63,23 @@ def test_labels_boxes_and_masks(root):
     assert (source.read(items[2]).mask == 1).all()
 
 
+def download(root: Path, to: Path, year: int = 2017) -> Path:
+    """The same as the official zips."""
+    to.mkdir()
+    for archive in root.glob("*.zip"):
+        shutil.copy(archive, to)
+    for folder, name in (
+        ("annotations", f"annotations_trainval{year}.zip"),
+        (f"val{year}", f"val{year}.zip"),
+    ):
+        files = {f"{folder}/{path.name}": path.read_bytes() for path in sorted((root / folder).glob("*.j*"))}
+        make_zip(to / name, files)
+    return to
+
+
 def test_the_zips_as_they_are(root, tmp_path):
     expected = coco.Source(coco.Options(root=root))
-    loaded = tmp_path / "loaded"
-    loaded.mkdir()
-    for folder, name in (("annotations", "annotations_trainval2017.zip"), ("val2017", "val2017.zip")):
-        with zipfile.ZipFile(loaded / name, "w") as out:
-            for path in sorted((root / folder).iterdir()):
-                out.write(path, f"{folder}/{path.name}")
-    source = coco.Source(coco.Options(root=loaded))
+    source = coco.Source(coco.Options(root=download(root, tmp_path / "loaded")))
     assert list(source.items()) == list(expected.items())
     for item in source.items():
         assert source.read(item).image == expected.read(item).image
@@ -100,6 +109,21 @@ def test_panoptic_masks(root):
     shutil.make_archive(str(folder), "zip", root / "annotations", "panoptic_val2017")
     shutil.rmtree(folder)
     assert (coco.Source(coco.Options(root=root, masks="panoptic")).read(first).mask == mask).all()
+    (root / "annotations" / "panoptic_val2017.json").unlink()
+    with pytest.raises(
+        UserError, match=r"neither annotations/panoptic_val2017\.json nor panoptic_annotations_"
+    ):
+        coco.Source(coco.Options(root=root, masks="panoptic"))
+    inner = folder.with_suffix(".zip").read_bytes()
+    names = {
+        "annotations/panoptic_val2017.json": json.dumps(panoptic),
+        "annotations/panoptic_val2017.zip": inner,
+    }
+    make_zip(root / "panoptic_annotations_trainval2017.zip", names)
+    downloaded = download(root, root / "downloaded")  # nothing unpacked, and the instances only
+    for place in (root, downloaded):
+        source = coco.Source(coco.Options(root=place, masks="panoptic"))
+        assert (pickle.loads(pickle.dumps(source)).read(first).mask == mask).all()
 
 
 def test_an_outline_is_filled_by_pixel_centres():
@@ -188,3 +212,20 @@ def test_the_real_images(real_data):
             derived = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
             assert ((sample.mask == derived) | (sample.mask == 255)).all()
             assert {int(value) - 1 for value in np.unique(derived)} - {-1, 254} <= set(item.labels)
+
+
+def test_the_names_of_2014(root, tmp_path):
+    """Its files and archives are named by year, its images by part, too."""
+    text = json.dumps(content()).replace('"file_name": "', '"file_name": "COCO_val2014_')
+    write_text(tmp_path / "old" / "annotations" / "instances_val2014.json", text)
+    for number in (3, 5, 9):
+        write_image(tmp_path / "old" / "val2014" / f"COCO_val2014_{number:012d}.jpg", shade=number)
+    loaded = download(tmp_path / "old", tmp_path / "loaded", year=2014)
+    for place in (tmp_path / "old", loaded):
+        source = coco.Source(coco.Options(root=place, year=2014))
+        items = list(source.items())
+        assert [item.id for item in items] == [f"val2014/COCO_val2014_{n:012d}.jpg" for n in (3, 5, 9)]
+        assert source.read(items[0]).image == image_bytes(shade=3)
+        assert source.known_counts["test"] == 40_137
+    with pytest.raises(UserError, match=r"neither annotations nor annotations_trainval2017\.zip"):
+        coco.Source(coco.Options(root=loaded))

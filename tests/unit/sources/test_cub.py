@@ -92,9 +92,10 @@ def test_a_mask_is_what_enough_annotators_say(root):
     assert two.sum() == 30
 
 
-def test_cubv2_is_the_split_val(root):
-    write_image(root / "CUBV2" / "001.Albatross" / "99.jpg", size_hw=(40, 50))
-    write_image(root / "CUBV2" / "002.Auklet" / "98.jpg", size_hw=(40, 50))
+@pytest.mark.parametrize("packed", [False, True])
+def test_cubv2_is_the_split_val(root, packed):
+    names = ("001.Albatross/99.jpg", "002.Auklet/98.jpg")
+    images = [write_image(root / "CUBV2" / name, shade, (40, 50)) for shade, name in enumerate(names)]
     lists = {
         "image_ids.txt": "001.Albatross/99.jpg\n002.Auklet/98.jpg\n",
         "class_labels.txt": "001.Albatross/99.jpg,0\n002.Auklet/98.jpg,1\n",
@@ -103,9 +104,16 @@ def test_cubv2_is_the_split_val(root):
     }
     for name, text in lists.items():
         write_text(root / "lists" / name, text)
-    source = open_source(root, cubv2=root / "CUBV2", cubv2_lists=root / "lists")
-    first, _ = (item for item in source.items() if item.split == "val")
+    (root / "kept").mkdir()
+    with tarfile.open(root / "kept" / "CUBV2.tar", "w") as tar:  # as it is downloaded
+        tar.add(root / "CUBV2", "CUBV2")
+    if packed:
+        shutil.rmtree(root / "CUBV2")
+    place = root / "kept" / "CUBV2.tar" if packed else root / "CUBV2"
+    source = open_source(root, cubv2=place, cubv2_lists=root / "lists")
+    first, second = (item for item in source.items() if item.split == "val")
     sample = source.read(first)
+    assert (sample.image, source.read(second).image) == tuple(images)
     assert (sample.labels, sample.boxes_xyxy.tolist(), sample.box_frame_wh) == (
         (0,),
         [[1, 2, 48, 39]],

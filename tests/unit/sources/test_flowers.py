@@ -44,7 +44,7 @@ def test_official_splits_and_masks(root):
     assert (mask[20:44, 28:60] == 1).all()
 
 
-def test_archives_as_they_are_and_no_masks(root, tmp_path):
+def test_archives_as_they_are_with_masks_and_without(root, tmp_path):
     expected = flowers.Source(flowers.Options(root=root))
     loaded = tmp_path / "loaded"
     loaded.mkdir()
@@ -56,6 +56,11 @@ def test_archives_as_they_are_and_no_masks(root, tmp_path):
     for item in source.items():
         assert source.read(item).image == expected.read(item).image
         assert source.read(item).mask is None
+    with tarfile.open(loaded / "102segmentations.tgz", "w:gz") as tar:
+        tar.add(root / "segmim", "segmim")
+    source = flowers.Source(flowers.Options(root=loaded))
+    for item in source.items():
+        assert (source.read(item).mask == expected.read(item).mask).all()
 
 
 def test_a_number_without_a_label_is_named(root):

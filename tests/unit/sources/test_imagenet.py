@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.sources.images import write_image, write_text
+from tests.unit.sources.images import image_bytes, write_image, write_text
 from tests.unit.test_archive import make_tar
 from wsol_dist.data.sources import imagenet
 from wsol_dist.errors import UserError
@@ -165,11 +165,19 @@ def test_flat_images_of_val_need_their_xml_files(root):
         list(imagenet.Source(imagenet.Options(root=root)).items())
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("renamed", [False, True])
-def test_imagenetv2_is_the_split_val(root, renamed):
+def test_imagenetv2_is_the_split_val(root, renamed, packed):
     write_val(root)
-    for number, name in ((0, "0/0.jpeg"), (1, "0/1.jpeg")):
-        write_image(root / "imagenetv2" / (f"0/abc{number}.jpeg" if renamed else name), size_hw=(40, 50))
+    names = [f"0/abc{number}.jpeg" if renamed else f"0/{number}.jpeg" for number in (0, 1)]
+    if packed:  # as it is downloaded
+        place = root / "imagenetv2-threshold0.7.tar.gz"
+        files = {f"imagenetv2-threshold0.7/{name}": image_bytes((40, 50), n) for n, name in enumerate(names)}
+        make_tar(place, files, "w:gz")
+    else:
+        place = root / "imagenetv2"
+        for number, name in enumerate(names):
+            write_image(place / name, number, (40, 50))
     lists = {
         "image_ids.txt": "val2/0/0.jpeg\nval2/0/1.jpeg\n",
         "class_labels.txt": "val2/0/0.jpeg,0\nval2/0/1.jpeg,0\n",
@@ -178,10 +186,11 @@ def test_imagenetv2_is_the_split_val(root, renamed):
     } | ({"mapping.txt": "0/0.jpeg, 0/abc0.jpeg\n0/1.jpeg, 0/abc1.jpeg\n"} if renamed else {})
     for name, text in lists.items():
         write_text(root / "lists" / name, text)
-    options = imagenet.Options(root=root, imagenetv2=root / "imagenetv2", imagenetv2_lists=root / "lists")
+    options = imagenet.Options(root=root, imagenetv2=place, imagenetv2_lists=root / "lists")
     source = imagenet.Source(options)
     test, first, second = source.items()
     assert [test.split, first.split, second.split] == ["test", "val", "val"]
     assert source.read(second).boxes_xyxy.tolist() == [[5, 6, 7, 8]]
+    assert [source.read(one).image for one in (first, second)] == [image_bytes((40, 50), n) for n in (0, 1)]
     assert source.read(second).box_frame_wh == (50, 40)
     assert source.known_counts["val"] == 10_000

@@ -72,6 +72,18 @@ def test_the_zips_as_they_are(root):
     assert (source.read(item).mask == expected.read(item).mask).all()
 
 
+@pytest.mark.parametrize("name", ["class-descriptions.csv", "oidv6-class-descriptions.csv"])
+def test_the_official_list_names_the_classes(root, name):
+    head = "" if name.startswith("class") else "LabelName,DisplayName\n"
+    rows = '/m/011k07,Tortoise\n/m/01226z,"Football (American, say)"\n/m/0bt_c3,Book\n'
+    write_text(root / name, head + rows)
+    classes = openimages.Source(openimages.Options(root=root)).classes
+    assert (classes[0], classes[99], classes[1]) == ("Book", "Football (American, say)", "1")
+    write_text(root / name, "/m/01226z,Book\n/m/0bt_c3,Book\n")
+    classes = openimages.Source(openimages.Options(root=root)).classes
+    assert (classes[0], classes[99]) == ("0bt_c3", "01226z")
+
+
 def test_a_row_without_its_three_fields_is_named(root):
     write_text(root / "metadata/OpenImages/val/localization.txt", "a.jpg,b.png\n")
     with pytest.raises(UserError, match=r"localization\.txt: row 1"):

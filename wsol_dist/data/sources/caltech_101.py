@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from wsol_dist.data import totals
 from wsol_dist.data.archive import Place, first_place, open_place
 from wsol_dist.data.files import (
     extension_of,
@@ -35,6 +36,8 @@ ARCHIVE = "caltech-101.zip"
 BACKGROUND = "BACKGROUND_Google"
 """A folder of images of anything, which is no class."""
 NUM_CLASSES = 101
+NUM_IMAGES = 8677
+"""Of the classes, BACKGROUND_Google left out."""
 SPLITS = ("train", "test")
 ANNOTATION_FOLDERS = {
     "airplanes": "Airplanes_Side_2",
@@ -70,6 +73,8 @@ class Source:
         self.root = options.root
         places = _open_both(options.root)
         self.images, self.annotations = places[IMAGES], places[ANNOTATIONS]
+        self.known_counts: dict[str, int] = {}
+        self.found_counts: dict[str, int] = {}
         has_lists = self.root.is_dir() and (self.root / "train.txt").is_file()
         self.lists = {split: self._list(split) for split in SPLITS} if has_lists else self._choose(options)
         self.classes = tuple(
@@ -78,9 +83,9 @@ class Source:
         without = set(self.classes) - {line.partition("/")[0] for line in self.lists["train"]}
         if without:
             raise UserError(f"{self.root / 'train.txt'}: a class without images: {sorted(without)[0]!r}")
-        self.known_counts: dict[str, int] = {}
-        if not has_lists:
-            self.known_counts = {"train": NUM_CLASSES * options.train_per_class, "classes": NUM_CLASSES}
+        if not has_lists:  # with lists a part is meant
+            train = NUM_CLASSES * options.train_per_class
+            self.known_counts = {totals.IMAGES: NUM_IMAGES, "train": train, totals.CLASSES: NUM_CLASSES}
 
     def items(self) -> Iterator[Item]:
         """In the order of the lists; an id is the line of the list."""
@@ -120,14 +125,17 @@ class Source:
     def _choose(self, options: Options) -> dict[str, list[str]]:
         """The first images of each class by hash train, the next ones test."""
         lists: dict[str, list[str]] = {split: [] for split in SPLITS}
+        num_found = 0
         for name in folders_in(self.images):
             if name == BACKGROUND:
                 continue
             lines = [f"{name}/{file}" for file in images_of_class(self.images / name)]
+            num_found += len(lines)
             lines.sort(key=lambda line: hash_fraction(line, options.split_seed))
             edge = options.train_per_class
             lists["train"] += sorted(lines[:edge])
             lists["test"] += sorted(lines[edge : edge + options.test_per_class])
+        self.found_counts[totals.IMAGES] = num_found
         return lists
 
     def _annotation(self, line: str) -> Place:

@@ -40,7 +40,8 @@ class Options:
     year: Literal[2014, 2017] = 2017
     """Which of COCO's two divisions."""
     masks: Literal["instances", "panoptic"] = "instances"
-    """What masks are drawn of; panoptic needs annotations/panoptic_val2017.json and .../panoptic_val2017/*.png."""
+    """What masks are drawn of; panoptic needs panoptic_annotations_trainval2017.zip, or of it
+    annotations/panoptic_val2017.json and panoptic_val2017/*.png (or .zip) beside it."""
 
 
 class Source:
@@ -114,7 +115,18 @@ class Source:
         self.files[part] = files
         self.images[part] = self._open(f"{part}{self.year}", f"{part}{self.year}.zip")
         if self.masks == "panoptic":
-            self.panoptic[part] = Panoptic(annotations, f"panoptic_{part}{self.year}", files[0])
+            name = f"panoptic_{part}{self.year}"
+            self.panoptic[part] = Panoptic(self._holding_panoptic(annotations, name), name, files[0])
+
+    def _holding_panoptic(self, annotations: Place, name: str) -> Place:
+        """The folder of the panoptic segmentations: that of the instances, or one in an archive of their own."""
+        if (annotations / f"{name}.json").is_file():
+            return annotations
+        archive = f"panoptic_annotations_trainval{self.year}.zip"
+        place = first_place(self.root, archive)
+        if place is None:
+            raise UserError(f"{self.root}: neither {ANNOTATIONS}/{name}.json nor {archive} in it")
+        return place / ANNOTATIONS if (place / ANNOTATIONS).is_dir() else place
 
     def _open(self, folder: str, archive: str) -> Place:
         place = first_place(self.root, folder, archive)

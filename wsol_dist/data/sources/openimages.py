@@ -6,6 +6,8 @@ dataset. The mask is the union of the objects; what only the ignore mask covers 
 
 from __future__ import annotations
 
+import csv
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from wsol_dist.data.files import (
     folders_in,
     inside,
     need_folder,
+    read_lines,
     read_published_image,
     read_table,
 )
@@ -29,6 +32,8 @@ from wsol_dist.errors import UserError
 
 NUM_CLASSES = 100
 KNOWN_COUNTS = {"train": 29_819, "val": 2500, "test": 5000}
+DESCRIPTIONS = "*class-descriptions*.csv"
+"""The official names, of any release: rows like /m/0bt_c3,Book."""
 IMAGES_ARCHIVE, MASKS_ARCHIVE = "OpenImages_images.zip", "OpenImages_annotations.zip"
 
 
@@ -38,11 +43,11 @@ class Options:
 
     root: Path
     """Folder with dataset/OpenImages (or dataset/OpenImages_images.zip and OpenImages_annotations.zip) and
-    metadata/OpenImages."""
+    metadata/OpenImages. An official class-descriptions.csv in it names the classes in words."""
 
 
 class Source:
-    """OpenImages for localization; a class is named by its code, e.g. 0bt_c3."""
+    """OpenImages for localization; a class is named by its code, e.g. 0bt_c3, where no list names it in words."""
 
     def __init__(self, options: Options) -> None:
         self.root = need_folder(options.root, "the folder with dataset and metadata")
@@ -62,7 +67,9 @@ class Source:
             if (metadata / split / "localization.txt").is_file():
                 self.mask_names |= _mask_names(metadata / split / "localization.txt")
         codes = {item.labels[0]: Path(item.id).parent.name for item in self._items}
-        self.classes = tuple(codes.get(label, str(label)) for label in range(NUM_CLASSES))
+        words = _class_names(self.root, set(codes.values()))
+        in_order = [codes.get(label, str(label)) for label in range(NUM_CLASSES)]
+        self.classes = tuple(words.get(code, code) for code in in_order)
 
     def items(self) -> Iterator[Item]:
         """By split, in the order of image_ids.txt."""
@@ -105,6 +112,18 @@ def _mask_names(path: Place) -> dict[str, tuple[list[str], str]]:
         objects, known = names.get(image, ([], ""))
         names[image] = ([*objects, mask], known or ignore)
     return names
+
+
+def _class_names(root: Path, codes: set[str]) -> dict[str, str]:
+    """Code -> words, of the official list in a folder; two classes of one name keep their codes."""
+    path = next(iter(sorted(root.glob(DESCRIPTIONS))), None)
+    if path is None:
+        return {}
+    rows = [row for row in csv.reader(read_lines(path)) if len(row) == 2]
+    words = {code.rpartition("/")[2]: name.strip() for code, name in rows}
+    words = {code: words[code] for code in codes if words.get(code)}
+    often = Counter(words.values())
+    return {code: name for code, name in words.items() if often[name] == 1}
 
 
 def _need(dataset: Path, folder: str, archive: str) -> Place:
