@@ -104,11 +104,16 @@ class DIC(Backend):
         assert embedding_BDhw is None
         image_BCHW = self._small(image_BHWC).to(self.device)
         segment_BHW = torch.from_numpy(np.stack(prepared)).to(self.device)
-        fits = Fits(image_BCHW, segment_BHW, config=self.config, seeds=seeds)
-        for _ in fits.steps():
-            pass
-        label_BHW = enlarge_labels(fits.label_BHW, self.config.size_px).cpu().numpy()
-        return np.stack([without_gaps(label_HW) for label_HW in label_BHW])
+        # A CPU is busy with one image, and takes longer for the groups of one convolution (`bench/clustering.py`).
+        block = len(seeds) if self.device.type == "cuda" else 1
+        labels = []
+        for at in range(0, len(seeds), block):
+            part = slice(at, at + block)
+            fits = Fits(image_BCHW[part], segment_BHW[part], config=self.config, seeds=seeds[part])
+            for _ in fits.steps():
+                pass
+            labels += list(enlarge_labels(fits.label_BHW, self.config.size_px).cpu().numpy())
+        return np.stack([without_gaps(label_HW) for label_HW in labels])
 
     def _small(self, image_BHWC: np.ndarray) -> Tensor:
         """(B, 3, F, F) float32 in 0..1, antialiased."""
