@@ -11,21 +11,25 @@ the most components that a grid can hold.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
 import tyro
 from _measure import in_turn, machine, median_ratio, print_ratio
 
+from wsol_dist.data.pack import PackOptions, make_plan, pack
+from wsol_dist.data.sample import Item, Sample
 from wsol_dist.metrics.base import Scored
 from wsol_dist.metrics.config import EvaluateConfig
 from wsol_dist.metrics.max_box_acc import DELTAS, MaxBoxAcc
@@ -52,6 +56,8 @@ class Options:
     """Maps of each grid, half of them noise."""
     repeats: int = 3
     """Measurements of each, taken in turn; the median counts."""
+    memory: tuple[int, ...] = ()
+    """Numbers of small images: the peak memory of scoring them, of a process each, and nothing else."""
     quick: bool = False
     """One tiny measurement, to see that the script runs."""
 
@@ -59,6 +65,8 @@ class Options:
 def main(options: Options) -> None:
     if options.quick:
         options = Options(grids=(14, 28), size_px=64, images=2, repeats=1, quick=True)
+    if options.memory:
+        return measure_memory(options.memory)
     cv2.setNumThreads(1)
     print(f"{machine()}, OpenCV {cv2.__version__}; ms of one core an image at {options.size_px} px")
     if not options.quick:
@@ -214,6 +222,56 @@ def first_use_seconds() -> tuple[float, float]:
             subprocess.run([sys.executable, "-c", FIRST_USE], env=env, check=True)
             times.append(time.perf_counter() - start)
     return times[0], times[1]
+
+
+MEMORY_PX = 32
+
+
+class MadeUp:
+    """Splits `n1000`, `n20000`, ... of so many images with a box and a mask."""
+
+    classes = ("thing",)
+    known_counts: Mapping[str, int] = {}
+
+    def __init__(self, numbers: tuple[int, ...]) -> None:
+        self.numbers = numbers
+        self.png = cv2.imencode(".png", np.zeros((MEMORY_PX, MEMORY_PX, 3), np.uint8))[1].tobytes()
+        self.mask = np.zeros((MEMORY_PX, MEMORY_PX), np.uint8)
+        self.mask[4:20, 4:20] = 1
+
+    def items(self) -> Iterator[Item]:
+        for count in self.numbers:
+            for number in range(count):
+                yield Item(id=f"{count}/{number:06d}", split=f"n{count}", labels=(0,), where=number)
+
+    def read(self, item: Item) -> Sample:
+        box, frame = np.array([[4.0, 4, 19, 19]]), (MEMORY_PX, MEMORY_PX)
+        truth = {"boxes_xyxy": box, "box_frame_wh": frame, "mask": self.mask}
+        return Sample(id=item.id, image=self.png, extension="png", labels=item.labels, **truth)
+
+
+def measure_memory(numbers: tuple[int, ...]) -> None:
+    """Print the peak of each process; its own best threshold, so that rows of all levels are kept until the end."""
+    print(f"{machine()}; wsol score, float32 maps 8 x 8, scored at {MEMORY_PX} px, oracle threshold")
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        source, shards = MadeUp(numbers), PackOptions(out=Path(folder, "shards"), workers=1, val_fraction=0)
+        with contextlib.redirect_stdout(None):
+            pack(make_plan("made-up", source, Options(), shards), source, shards)
+        for count in numbers:
+            maps = Path(folder, "maps", f"{count}")
+            maps.mkdir(parents=True)
+            for number in range(count):
+                np.save(maps / f"{number:06d}.npy", rng.random((8, 8), np.float32))
+            size = ["--evaluate.size-px", str(MEMORY_PX), "--threshold", "oracle", "--split", f"n{count}"]
+            given = ["--maps", str(maps.parent), "--index", str(shards.out), "--out", f"{folder}/{count}"]
+            command = [sys.executable, "-m", "wsol_dist.cli", "score", *given, *size]
+            start = time.perf_counter()
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+            _, status, used = os.wait4(process.pid, 0)
+            assert status == 0, command
+            took_s = time.perf_counter() - start
+            print(f"  {count:>7} images: peak {used.ru_maxrss / 1024:.0f} MiB, {took_s:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

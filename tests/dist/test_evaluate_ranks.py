@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,9 @@ from wsol_dist.evaluator.evaluate import Evaluation, evaluate_checkpoint
 from wsol_dist.evaluator.identity import identify
 from wsol_dist.launching.processes import spawn
 from wsol_dist.methods.base import Localization
+from wsol_dist.metrics import registry
 from wsol_dist.metrics import threshold as thresholds
+from wsol_dist.metrics.base import Metric
 from wsol_dist.metrics.threshold import Threshold
 from wsol_dist.ranks import Ranks
 from wsol_dist.report.rows import read_rows
@@ -79,27 +82,48 @@ def own_ragged_shards(ragged_shards: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(ragged_shards, tmp_path / "shards"))
 
 
-def score(ranks: Ranks, shards: Path, workers: int, threshold: Threshold) -> Evaluation:
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Counted(Evaluation):
+    """With what its numbers were made of."""
+
+    counters: dict[str, np.ndarray]
+    """By protocol."""
+
+
+def score(ranks: Ranks, shards: Path, workers: int, threshold: Threshold) -> Counted:
     """One rank's evaluation of the test split, its rows as a list, which can be sent."""
-    found = evaluate_checkpoint(
-        Hue(HueConfig(), 8),
-        shards,
-        split="test",
-        config=config(shards, workers=workers).evaluate,
-        ranks=ranks,
-        threshold=threshold,
-    )
-    return dataclasses.replace(found, rows=list(found.rows))
+    made: list[Metric] = []
+
+    def make_metrics(*arguments: Any, **rest: Any) -> list[Metric]:
+        made.extend(registry.make_metrics(*arguments, **rest))
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wsol_dist.evaluator.evaluate.make_metrics", make_metrics)
+        found = evaluate_checkpoint(
+            Hue(HueConfig(), 8),
+            shards,
+            split="test",
+            config=config(shards, workers=workers).evaluate,
+            ranks=ranks,
+            threshold=threshold,
+        )
+    counters = {metric.name: metric.counts for metric in made}
+    return Counted(**{**vars(found), "rows": list(found.rows)}, counters=counters)
 
 
-def assert_all_equal(found: list[Evaluation], alone: Evaluation) -> None:
+def assert_all_equal(found: list[Counted], alone: Counted) -> None:
     assert found[0].rows == alone.rows
     assert all(one.rows == [] for one in found[1:])
     for one in found:
         assert_equal(one, alone)
 
 
-def assert_equal(one: Evaluation, other: Evaluation) -> None:
+def assert_equal(one: Counted, other: Counted) -> None:
+    assert one.counters.keys() == other.counters.keys()
+    for name, counts in one.counters.items():
+        assert counts.dtype == other.counters[name].dtype == np.int64, name
+        assert np.array_equal(counts, other.counters[name]), name
     assert one.records == other.records
     assert one.threshold == other.threshold
     assert one.curves.keys() == other.curves.keys()
@@ -119,6 +143,9 @@ def test_two_ranks_count_what_one_counts(
     # Neither nothing nor everything is right: equal numbers mean something.
     assert 0 < (alone.value("gt_known") or 0) < 100
     assert 0 < (alone.value("cls_top1") or 0) < 100
+    assert {name for name, counts in alone.counters.items() if counts.any()} == {
+        *("topk_loc", "centre_box", "classification", "max_box_acc", "pxap")
+    }
     assert_all_equal(rank_pool.run(score, ragged_shards, workers, threshold), alone)
 
 

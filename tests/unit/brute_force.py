@@ -150,7 +150,7 @@ def pxap(scores, masks):
 
 def max_piou(scores, masks):
     true, false, positives = pixel_counts(scores, masks)
-    return 100 * max(t / (positives + f) for t, f in zip(true, false, strict=True))
+    return max(100 * t / (positives + f) for t, f in zip(true, false, strict=True))
 
 
 def seed_miou(images, threshold):

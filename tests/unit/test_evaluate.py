@@ -19,6 +19,7 @@ from wsol_dist.config import dump, from_dict
 from wsol_dist.data.index import Index
 from wsol_dist.data.pack import PackOptions, make_plan, pack
 from wsol_dist.data.sample import Item, Sample
+from wsol_dist.data.stream import evaluation_batches
 from wsol_dist.engine import checkpoint
 from wsol_dist.errors import UserError
 from wsol_dist.evaluator import record, scoring
@@ -236,6 +237,28 @@ def test_missing_and_repeated_images_are_named():
         check_unique(pa.array(["a", "b", "a"]))
 
 
+@pytest.mark.parametrize(
+    ("wanted", "again", "message"),
+    [
+        ([row for row in range(17) if row != 5], None, r"^1 of 17 images were not scored: {};"),
+        (None, [5], r"^1 of 17 images were scored several times: {};"),
+    ],
+    ids=["dropped", "repeated"],
+)
+def test_an_order_that_drops_or_repeats_an_image_ends_the_evaluation_with_its_name(
+    shards, monkeypatch, wanted, again, message
+):
+    def wrong_order(index, **how):
+        yield from evaluation_batches(index, **how, positions=wanted)
+        if again:
+            yield from evaluation_batches(index, **how, positions=again)
+
+    monkeypatch.setattr("wsol_dist.evaluator.evaluate.evaluation_batches", wrong_order)
+    at_fault = Index.load(shards).rows("test").ids[5].as_py()
+    with pytest.raises(UserError, match=message.format(at_fault)):
+        evaluate(shards)
+
+
 def test_a_map_that_is_not_finite_is_an_error_with_the_image(shards):
     method = Colour(ColourConfig(), 6)
     with torch.no_grad():
@@ -344,6 +367,23 @@ def test_val_chooses_and_test_gets_its_threshold(run_folder, shards, capsys):
     assert lines[2]["headline"]["name"] == "gt_known"
     assert lines[2]["headline"]["threshold_source"] == "fixed"
     assert lines[2]["date"].endswith("+00:00")
+
+
+def test_no_file_is_written_for_an_image_unless_maps_are_asked_for(run_folder, tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    few = ["--evaluate.cases-best", "1", "--evaluate.cases-worst", "1"]
+    before = set(run_folder.rglob("*"))
+    assert main(["evaluate", str(run_folder), "--split", "val,test", *few]) == 0
+    wanted = {"eval", "metrics-evaluate.jsonl", "test-scorings.jsonl"}
+    for split in ("val", "test"):
+        name = f"{split}-step-00000020"
+        pictures = [case["picture"] for case in read_record(run_folder, name)["cases"]]
+        assert 2 <= len(pictures) <= 4  # of 9 and of 17 images
+        wanted |= {f"eval/{one}" for one in (name, f"{name}.json", f"{name}.parquet", *pictures)}
+    written = set(run_folder.rglob("*")) - before
+    assert {str(path.relative_to(run_folder)) for path in written} == wanted
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_a_threshold_and_overrides_can_be_given(run_folder, shards, tmp_path):

@@ -19,9 +19,12 @@ from tests.hue import config, write_checkpoint, write_run
 from wsol_dist.cli import main
 from wsol_dist.config import Config
 from wsol_dist.engine import checkpoint
-from wsol_dist.engine.run_state import in_use, kept_steps, mark_finished, read_best
+from wsol_dist.engine.run_state import BEST_FILE, in_use, kept_steps, mark_finished, read_best
 from wsol_dist.evaluator import follow as following
+from wsol_dist.evaluator import publish as publishing
+from wsol_dist.evaluator.during_training import Validation
 from wsol_dist.launching.submission import following as arguments_of
+from wsol_dist.ranks import Ranks
 from wsol_dist.report.jsonl import read_metrics
 
 VAL = {"look_every_s": 0.05, "silence_minutes": 5.0}
@@ -148,6 +151,71 @@ def test_started_again_it_scores_nothing_twice(
     assert len(scored) == 5
     assert "was scored before with this threshold" in capsys.readouterr().out
     assert len((run / "test-scorings.jsonl").read_text().splitlines()) == 1
+
+
+def test_killed_before_the_best_was_named_it_is_named_when_started_again(
+    run: Path, recipe: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(run / "checkpoints")
+    for step, like in ((10, 20), (20, 10)):  # the last is the best
+        write_checkpoint(run, recipe, step, scale=SCALES[like])
+    mark_finished(run, 20)
+    update_best = following.update_best
+
+    def killed(work: Any, track: Any) -> None:
+        if work.step == 20:
+            raise KeyboardInterrupt
+        update_best(work, track)
+
+    monkeypatch.setattr(following, "update_best", killed)
+    follow = ["evaluate", str(run), "--follow", "--final-split", "test"]
+    with pytest.raises(KeyboardInterrupt):
+        main(follow)
+    monkeypatch.undo()
+    scores = {step: gt_known(one) for step, one in records(run, "val").items()}
+    assert scores[20] > scores[10]
+    assert (read_best(run) or {})["step"] == 10  # what the kill left
+    assert main(follow) == 0
+    assert (read_best(run) or {})["step"] == 20
+    assert list(records(run, "test")) == [20]
+
+
+def test_killed_before_training_named_the_best_it_is_named_by_the_next_one(run: Path, recipe: Config) -> None:
+    mark_finished(run, 10)
+    assert main(["evaluate", str(run), "--follow"]) == 0
+    best = read_best(run)
+    (run / BEST_FILE).unlink()
+    assert best is not None
+    assert Validation(recipe, run, Ranks()).scored(10)
+    assert read_best(run) == best
+
+
+def test_a_scoring_of_test_is_on_record_and_in_the_log_wherever_it_was_killed(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mark_finished(run, 10)
+    follow = ["evaluate", str(run), "--follow", "--final-split", "test"]
+    save = publishing.record.save
+
+    def killed(evaluation: Any, *arguments: Any, **rest: Any) -> Path:
+        path = save(evaluation, *arguments, **rest)
+        if evaluation.split == "test":
+            raise KeyboardInterrupt
+        return path
+
+    monkeypatch.setattr(publishing.record, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        main(follow)
+    monkeypatch.undo()
+    test = records(run, "test")[10]
+    for _ in range(2):
+        assert main(follow) == 0
+        assert "was scored before with this threshold" in capsys.readouterr().out
+        (line,) = map(json.loads, (run / "test-scorings.jsonl").read_text().splitlines())
+        assert (line["split"], line["step"], line["threshold"]) == ("test", 10, test["threshold"])
+        written = [json.loads(row) for row in (run / "metrics-evaluate.jsonl").read_text().splitlines()]
+        (row,) = [row for row in written if "eval/test/threshold" in row]
+        assert (row["step"], row["eval/test/gt_known"]) == (10, gt_known(test))
 
 
 def test_other_weights_under_the_same_step_are_scored_anew(run: Path, recipe: Config) -> None:

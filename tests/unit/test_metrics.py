@@ -122,10 +122,19 @@ def test_pxap_is_brute_force(seed, ties):
     metric = PxAP(CONFIG, num_classes=CLASSES)
     metric.counts += counts
     found = values(metric.records(thresholds.oracle()))
-    # A score of 1 is in a bin of its own, which no threshold below 1 selects alone.
-    assert found["max_piou"] <= brute_force.max_piou(scores, masks) + 1e-9
-    if not ties:
-        assert found["max_piou"] == pytest.approx(brute_force.max_piou(scores, masks), abs=1e-9)
+    assert found["max_piou"] == brute_force.max_piou(scores, masks)
+
+
+def test_the_best_piou_may_be_that_of_the_scores_of_1_alone():
+    mask = np.zeros((10, 10), np.uint8)
+    mask[2:5, 2:5] = 1
+    score = np.where(mask == 1, 1.0, 0.9995)
+    metric = PxAP(CONFIG, num_classes=CLASSES)
+    metric.counts += score_histograms(score, mask)
+    best = next(one for one in metric.records(thresholds.oracle()) if one.name == "max_piou")
+    assert (best.value, best.threshold) == (100, 1.0) == (brute_force.max_piou([score], [mask]), 1.0)
+    # A threshold that is handed on is below 1: there everything is above it.
+    assert metric.curves()["piou"].max() == pytest.approx(9)
 
 
 @settings(max_examples=40, deadline=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -25,13 +26,16 @@ from wsol_dist.data.index import Index
 from wsol_dist.data.sources.collage import CLASSES, LEAST_VISIBLE, NUM_SEVERAL, Options, Source
 from wsol_dist.data.stream import ShardReader, TrainingOrder, training_batches
 from wsol_dist.errors import UserError
+from wsol_dist.evaluator import record
 from wsol_dist.evaluator.evaluate import evaluate_checkpoint
+from wsol_dist.evaluator.identity import Identity
 from wsol_dist.methods.base import Localization, Method, MethodConfig
 from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.metrics.centre_miou import columns_in_box
 from wsol_dist.metrics.config import EvaluateConfig
 from wsol_dist.models.backbones import build_cnn
 from wsol_dist.ranks import Ranks
+from wsol_dist.report.comparison import read_groups, table
 from wsol_dist.trainer.preflight import check_data
 
 PX = 48
@@ -375,3 +379,46 @@ def test_columns_of_the_constant_box():
     assert guess.tolist() == [[0] * 8, [0, 0, 3, 3, 6, 6, 0, 0], [0, 0, 3, 3, 6, 6, 0, 0], [0] * 8]
     assert not columns_in_box((4, 8), (2,), 0.0).any()
     assert not columns_in_box((4, 8), (), 1.0).any()
+
+
+class Segmenting(Truth):
+    """Segments as well: what it says of each pixel is the truth."""
+
+    def localize(self, image_BCHW, class_BK=None):
+        at = 0 if self.at + len(image_BCHW) > len(self.masks) else self.at
+        found = super().localize(image_BCHW, class_BK)
+        masks = torch.from_numpy(np.stack(self.masks[at : at + len(image_BCHW)])).long()
+        segment_BChw = torch.nn.functional.one_hot(masks, len(CLASSES) + 1).permute(0, 3, 1, 2).float()
+        return dataclasses.replace(found, segment_BChw=segment_BChw)
+
+
+def test_every_number_of_several_labels_is_compared(shards, tmp_path, capsys):
+    index = Index.load(shards)
+    identity = Identity(weights=None, index_name="multi", index_sha256=index.sha256, settings={})
+    for name, swap in (("base", True), ("new", False)):
+        found = score(shards, Segmenting(shards, "test", swap=swap), thresholds.fixed(0.3))
+        record.save(
+            found,
+            tmp_path / name / "eval",
+            run=name,
+            method="truth",
+            step=1,
+            checkpoint="step-00000001",
+            identity=identity,
+            pictures=[],
+        )
+    names = {one.name for one in found.records} - {"centre_miou"}  # which no method changes
+    assert names >= {"miou", "max_miou", "seg_miou", "cls_top1"}
+    lines = table(
+        read_groups([[tmp_path / "base"], [tmp_path / "new"]], split="test"), num_resamples=100, seed=0
+    )
+    by_name = {line.name: line for line in lines}
+    assert by_name.keys() == names
+    base, new = by_name["miou"].cells
+    assert (new.mean, base.sources, new.interval) == (100, ["fixed 0.300"], None)
+    assert new.gain == pytest.approx(100 - base.mean)
+    assert new.gain > 10
+    assert main(["compare", str(tmp_path / "base"), str(tmp_path / "new")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "mIoU" in said
+    assert f"{new.gain:+.1f}" in said

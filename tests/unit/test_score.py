@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,35 @@ def test_maps_in_a_folder_get_the_numbers_of_the_model_that_made_them(
     # Stored as float32, nothing is lost: every number and its threshold are those of the model itself.
     assert numbers(tmp_path / "x") == numbers(ours, step=1)
     assert (tmp_path / "x" / "test-scorings.jsonl").is_file()
+
+
+def test_one_models_threshold_and_scores_are_not_anothers(
+    tiny_shards: Path, written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two models whose folders of maps are called alike, as by default the folders of their scores are."""
+    for name in ("A", "B"):
+        (tmp_path / name).mkdir()
+        for split in ("val", "test"):
+            shutil.copytree(written / split, tmp_path / name / split)
+    out = ["--index", str(tiny_shards), "--out", str(tmp_path / "runs" / "test"), *SIZE]
+    maps = {name: ["--maps", str(tmp_path / name / "test")] for name in ("A", "B")}
+    val_maps = ["--val-maps", str(tmp_path / "A" / "val")]
+    assert main(["score", *maps["A"], *val_maps, "--threshold", "val", *out]) == 0
+    record = tmp_path / "runs" / "test" / "eval" / "test-step-00000000.json"
+    before = record.read_bytes()
+    assert json.loads(before)["threshold"]["source"] == "val"
+    capsys.readouterr()
+    for more in ([], ["--threshold", "val"]):
+        assert main(["score", *maps["B"], *more, *out]) == 2
+        assert "give the maps of 'val' with --val-maps" in capsys.readouterr().err
+    for more in (["--threshold", "oracle"], ["--val-maps", str(tmp_path / "B" / "val")]):
+        assert main(["score", *maps["B"], *more, *out]) == 2
+        said = capsys.readouterr().err
+        assert "holds the scores of" in said
+        assert "give another --out or --name" in said
+        assert record.read_bytes() == before
+    assert main(["score", *maps["A"], "--threshold", "oracle", *out]) == 0  # the same maps once more
+    assert json.loads(record.read_bytes())["threshold"]["source"] == "oracle"
 
 
 def test_without_classes_only_what_needs_none_is_said(
@@ -141,8 +171,6 @@ def test_saving_maps_again_does_nothing_and_a_missing_tar_is_made_again(ours: Pa
 
 def damaged(written: Path, tmp_path: Path, kind: str) -> str:
     """A copy of the test maps, the third of them wrong; returns what is wrong with it."""
-    import shutil
-
     folder = tmp_path / "copy"
     shutil.copytree(written / "test", folder)
     path = sorted(folder.rglob("*.npy"))[2]
@@ -186,8 +214,9 @@ def test_a_bad_map_is_named(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the threshold of 'test' is the one that 'val' chooses: 'val' was not scored at step 0"),
-        ([], "give --val-maps, or say --threshold oracle, fixed or a number"),
+        ([], "the threshold of 'test' is the one that 'val' chooses; give the maps of 'val' with --val-maps"),
+        (["--threshold", "val"], "--val-maps, or say --threshold oracle, fixed or a number"),
+        (["--split", "val", "--threshold", "val"], "'val' is what is to be scored"),
         (["--maps", "nowhere", "--threshold", "fixed"], "nowhere: no such folder or tar of score maps"),
         (["--split", "tset"], "did you mean 'test'"),
         (["--index", "nowhere"], "no such folder of shards"),

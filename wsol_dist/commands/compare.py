@@ -173,6 +173,6 @@ def _drawn(index: Index, runs: list[Scored], changes: Changes) -> dict[tuple[Pat
 def _image(reader: ShardReader, position: int) -> np.ndarray | None:
     """An image of the split, (H, W, 3) uint8; None where it does not decode."""
     try:
-        return decode_rgb(reader.sample(position).image)
+        return decode_rgb(reader.image(position))
     except DecodeError:
         return None

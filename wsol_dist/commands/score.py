@@ -8,6 +8,7 @@ own methods: --val-maps are the maps of the held-out split, which choose the thr
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,6 +104,7 @@ def plan(own: argparse.Namespace, rest: list[str]) -> GivenWork:
         raise UserError(f"--val-maps: {val!r} is what --maps are of; give --maps alone")
     given[own.split] = Given(maps=own.maps, predictions=own.predictions)
     index.check_splits(given)
+    threshold = _threshold(own, val)
     if index.multi_label:
         raise UserError(
             f"--index {own.index}: its images have several classes, and a file holds the map of one; such sets are "
@@ -113,6 +115,7 @@ def plan(own: argparse.Namespace, rest: list[str]) -> GivenWork:
             "evaluate.select: top1_loc needs predicted classes; give --predictions and --val-predictions"
         )
     check_refine(knobs.refine, index, tuple(given))
+    places = {split: str(one.maps.resolve()) for split, one in given.items()}
     name = own.name or own.maps.resolve().name.removesuffix(".tar")
     track = TrackConfig(wandb="off")
     config = Config(
@@ -130,7 +133,7 @@ def plan(own: argparse.Namespace, rest: list[str]) -> GivenWork:
             weights=None,
             index_name=Path(own.index).absolute().name,
             index_sha256=index.sha256,
-            settings={"maps": name, "evaluate": curve_knobs(knobs.evaluate)}
+            settings={"maps": places, "evaluate": curve_knobs(knobs.evaluate)}
             | refine_settings(knobs.refine, own.index),
         ),
         index=own.index,
@@ -139,8 +142,47 @@ def plan(own: argparse.Namespace, rest: list[str]) -> GivenWork:
         whole=False,
         step=0,
         checkpoint=str(own.maps),
-        threshold=own.threshold,
+        threshold=threshold,
         folder=own.out or Path("runs") / name,
         cure="give --val-maps",
     )
+    _check_folder(work.folder, places)
     return GivenWork(work=work, given=given)
+
+
+def _threshold(own: argparse.Namespace, val: str) -> str | None:
+    """What is asked for. A held-out split chooses for the maps of its own call: no other are known to be the same's.
+
+    Raises:
+        UserError: the held-out split is to choose, and its maps are not given.
+    """
+    given: str | None = own.threshold
+    if given not in (None, "val") or own.split == val:
+        return given
+    if own.val_maps is None:
+        raise UserError(
+            f"the threshold of {own.split!r} is the one that {val!r} chooses; give the maps of {val!r} with "
+            "--val-maps, or say --threshold oracle, fixed or a number"
+        )
+    return None
+
+
+def _check_folder(folder: Path, places: dict[str, str]) -> None:
+    """Refuse to write over the scores of anything else: folders of maps are often called alike.
+
+    Raises:
+        UserError: the folder holds a record of such a split that is of other maps.
+    """
+    from wsol_dist.evaluator import record
+
+    for split, place in places.items():
+        path = folder / record.FOLDER / f"{record.stem(split, 0)}.json"
+        try:
+            scored = json.loads(path.read_bytes())["scored_as"].get("maps")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # not there, or damaged
+        there = scored.get(split) if isinstance(scored, dict) else scored
+        if there != place:
+            raise UserError(
+                f"{path}: holds the scores of {there or 'something else'}, not of {place}; give another --out or --name"
+            )

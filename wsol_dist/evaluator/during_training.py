@@ -11,7 +11,7 @@ from wsol_dist.config import Config
 from wsol_dist.engine import checkpoint
 from wsol_dist.evaluator.follow import at_checkpoint, score_val
 from wsol_dist.evaluator.identity import identify
-from wsol_dist.evaluator.publish import scored_records
+from wsol_dist.evaluator.publish import point_at_best, scored_records
 from wsol_dist.evaluator.work import Work
 from wsol_dist.methods.base import Method
 from wsol_dist.ranks import Ranks
@@ -42,6 +42,8 @@ class Validation:
         if self.ranks.is_main:
             records = scored_records(self.work.folder, split, identity=self.work.identity)
             done = any(int(one["step"]) == step for one in records)
+            if done:  # killed behind the record, training may have left the best unnamed
+                point_at_best(self.work)
         return self.ranks.gather(done)[0]
 
     def __call__(self, evaluated: AbstractContextManager[Method], step: int, track: Track) -> None:

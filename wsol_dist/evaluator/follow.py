@@ -11,21 +11,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from wsol_dist.engine import checkpoint
 from wsol_dist.engine.lock import FOLLOWING, RunLock
 from wsol_dist.engine.run_state import BEFORE_FOLDER, finished_step, in_use, read_best
 from wsol_dist.evaluator.choose_threshold import threshold_for
 from wsol_dist.evaluator.identity import Identity, sha256_of
-from wsol_dist.evaluator.publish import publish, scalars_of, scored_records, update_best
+from wsol_dist.evaluator.publish import log_missing, publish, scored_records, update_best
 from wsol_dist.evaluator.scoring import check_broken, load_method, open_log, score
 from wsol_dist.evaluator.work import Work
 from wsol_dist.methods.base import Method
 from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.models.weights import load_checked, read_state
 from wsol_dist.ranks import Ranks
-from wsol_dist.report.jsonl import METRICS_FILE, read_metrics
+from wsol_dist.report.jsonl import METRICS_FILE
 from wsol_dist.report.track import Track
 
 Final = Literal["best", "last"]
@@ -102,7 +102,7 @@ class Watcher:
         self._hashed: dict[tuple[int, int], str] = {}
 
     def _take_records(self, track: Track) -> None:
-        """Learn what was scored before, by this job or inside training."""
+        """Learn what was scored before, by this job or inside training, and make up for what a kill left undone."""
         folder, val = self.work.folder, self.work.config.val.split
         new = [
             one
@@ -111,17 +111,10 @@ class Watcher:
         ]
         if not new:
             return
-        logged = [row for file in METRICS_FILE.values() for row in read_metrics(folder / file)]
-        in_log = {row["step"] for row in logged if f"eval/{val}/threshold" in row}
-        for one in new:
-            step = int(one["step"])
-            self.done[step] = one["weights"]
-            # A job that was killed between record and log: the number is there, the curve lacks it.
-            if step not in in_log:
-                scalars = scalars_of(
-                    val, one["metrics"], threshold=one["threshold"]["value"], broken=len(one["broken"])
-                )
-                track.log(scalars, step=step, say=False)
+        log_missing(new, self.work, track)
+        self.done |= {int(one["step"]): one["weights"] for one in new}
+        path = checkpoint.step_folder(folder, max(self.done))
+        update_best(replace(self.work, step=max(self.done), checkpoint=path.name), track)
 
     def look(self) -> tuple[What, int]:
         """What to do now, and the step it is about."""
@@ -231,7 +224,10 @@ def score_at_the_end(
         method = with_weights(method, work, ranks)
         for split in task.final_splits:
             threshold, why = threshold_for(split, work, None)
-            if ranks.gather(_was_scored(work, split, threshold.to_json()))[0]:
+            before = _scored_before(work, split, threshold.to_json()) if ranks.is_main else None
+            if ranks.gather(before is not None)[0]:
+                if before is not None:
+                    log_missing([before], work, track)
                 track.line(f"{work.checkpoint} on {split}: was scored before with this threshold")
                 continue
             track.line(f"{work.checkpoint} on {split}: {why}")
@@ -252,12 +248,14 @@ def _final_step(task: Following, last: int, track: Track) -> int:
     return last
 
 
-def _was_scored(work: Work, split: str, threshold: dict[str, object]) -> bool:
-    """Whether the record of this step is of this very work."""
+def _scored_before(work: Work, split: str, threshold: dict[str, object]) -> dict[str, Any] | None:
+    """The record of this step if it is of this very work."""
     for one in scored_records(work.folder, split, identity=work.identity):
         if one["step"] == work.step and one["weights"] == work.identity.weights:
             was: dict[str, object] = one["threshold"]
             if threshold["level"] == -1:  # the best of its own, or where that cannot be had the recipe's
-                return was["source"] == "oracle" or work.config.evaluate.select not in one["curves"]
-            return was == threshold
-    return False
+                same = was["source"] == "oracle" or work.config.evaluate.select not in one["curves"]
+            else:
+                same = was == threshold
+            return one if same else None
+    return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +11,6 @@ import numpy as np
 
 from wsol_dist.data.decode import DecodeError, decode_rgb
 from wsol_dist.data.index import Index
-from wsol_dist.data.sample import Sample
 from wsol_dist.data.stream import ShardReader
 from wsol_dist.data.transforms import squash
 from wsol_dist.errors import UserError
@@ -169,7 +168,7 @@ def _read_one(
         raise UserError(f"{where}: the map of {image_id}: {error}") from error
     if refiner is not None and value is not None:
         map_hw = refiner.refine_one(map_hw, row)
-    truth = _truth(reader, row)
+    truth = reader.known_truth(row)  # the map counts even where the image itself is damaged here
     boxes, frame = truth_boxes(truth, int(reader.rows.num_boxes[row]))
     return GivenScored(
         id=image_id,
@@ -187,18 +186,9 @@ def _read_one(
     )
 
 
-def _truth(reader: ShardReader, row: int) -> Sample:
-    """Boxes and masks of a sample; the map counts even where the image itself is damaged here."""
-    try:
-        return reader.sample(row)
-    except DecodeError:
-        return Sample(id=reader.id(row), image=b"", extension="", labels=reader.rows.labels(row))
-
-
 def _case(reader: ShardReader, row: int, scored: Scored) -> Case:
-    sample = _truth(reader, row)
     try:
-        image_HWC = squash(decode_rgb(sample.image), scored.size_px).permute(1, 2, 0).numpy().copy()
+        image_HWC = squash(decode_rgb(reader.image(row)), scored.size_px).permute(1, 2, 0).numpy().copy()
     except DecodeError:
         image_HWC = np.zeros((scored.size_px, scored.size_px, 3), np.uint8)
     return Case(
@@ -206,5 +196,5 @@ def _case(reader: ShardReader, row: int, scored: Scored) -> Case:
         label=scored.label,
         image_HWC=image_HWC,
         map_hw=scored.map_hw.astype(np.float32),
-        gt_boxes=boxes_on(replace(sample, image=b""), image_HWC),
+        gt_boxes=boxes_on(reader.known_truth(row), image_HWC),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from wsol_dist.evaluator.history import note_scoring
 from wsol_dist.evaluator.identity import Identity
 from wsol_dist.evaluator.work import Work
 from wsol_dist.metrics.config import ValConfig
-from wsol_dist.metrics.select import Candidate, Guard, choose_best
+from wsol_dist.metrics.select import Candidate, Choice, Guard, choose_best
 from wsol_dist.report import filmstrip
+from wsol_dist.report.jsonl import METRICS_FILE, read_metrics
 from wsol_dist.report.table import print_by_class, print_scores
 from wsol_dist.report.track import Picture, Track
 
@@ -30,6 +32,10 @@ def publish(evaluation: Evaluation, work: Work, track: Track, *, table: bool = T
     Args:
         table: print all numbers; False prints one line, for those who score one checkpoint after the other.
     """
+    times = 0
+    if evaluation.split != work.config.val.split:
+        # First of all: killed behind the record, a job that is started again finds it and scores no more.
+        times = note_scoring(evaluation, work.folder, step=work.step, checkpoint=work.checkpoint)
     pictures = record.draw_cases(evaluation)
     path = record.save(
         evaluation,
@@ -64,10 +70,8 @@ def publish(evaluation: Evaluation, work: Work, track: Track, *, table: bool = T
         track.line(f"{evaluation.num_images} images in {evaluation.seconds:.1f} s; written: {path}")
     else:
         track.line(one_line(evaluation, work))
-    if evaluation.split != work.config.val.split:
-        times = note_scoring(evaluation, work.folder, step=work.step, checkpoint=work.checkpoint)
-        if times > 1:
-            track.line(f"{evaluation.split!r} was scored {times} times in this run folder")
+    if times > 1:
+        track.line(f"{evaluation.split!r} was scored {times} times in this run folder")
 
 
 def scalars_of(
@@ -77,6 +81,17 @@ def scalars_of(
     group = f"eval/{split}"
     scalars = {f"{group}/{number['name']}": number["value"] for number in numbers}
     return scalars | {f"{group}/threshold": threshold, f"{group}/broken_images": broken}
+
+
+def log_missing(records: Iterable[dict[str, Any]], work: Work, track: Track) -> None:
+    """Log the numbers of records that the log lacks: a job was killed between the two."""
+    logged = [row for file in METRICS_FILE.values() for row in read_metrics(work.folder / file)]
+    for one in records:
+        scalars = scalars_of(
+            one["split"], one["metrics"], threshold=one["threshold"]["value"], broken=len(one["broken"])
+        )
+        if not any(row["step"] == one["step"] and scalars.items() <= row.items() for row in logged):
+            track.log(scalars, step=int(one["step"]), say=False)
 
 
 def one_line(evaluation: Evaluation, work: Work) -> str:
@@ -95,7 +110,25 @@ def one_line(evaluation: Evaluation, work: Work) -> str:
 
 
 def update_best(work: Work, track: Track) -> None:
-    """Point at the best of the checkpoints that are there and were scored as this one; the first rank calls it."""
+    """Point at the best checkpoint and say what changed; the first rank calls it."""
+    before = read_best(work.folder)
+    choice = point_at_best(work)
+    if work.step in choice.refused:
+        track.line(f"{work.checkpoint} cannot be the best: {choice.refused[work.step]}")
+    if choice.best is None:
+        return
+    val, value = work.config.val, choice.best.values[work.config.val.metric]
+    track.log({f"eval/{val.split}/best_{val.metric}": value}, step=work.step, say=False)
+    if read_best(work.folder) != before:
+        epoch = f" (epoch {choice.best.values['epoch']:g})" if "epoch" in choice.best.values else ""
+        track.line(f"best so far: step {choice.best.step}{epoch}, {val.metric} {value:.2f} on {val.split}")
+
+
+def point_at_best(work: Work) -> Choice:
+    """Name the best of the checkpoints that are there and were scored as this one; the first rank calls it.
+
+    All records count, whoever wrote them: a job that was killed behind a record left the file as it was before.
+    """
     val = work.config.val
     per_epoch = _steps_per_epoch(work)
     candidates = [
@@ -104,17 +137,9 @@ def update_best(work: Work, track: Track) -> None:
         if checkpoint.step_folder(work.folder, int(one["step"])).is_dir()
     ]
     choice = choose_best(candidates, metric=val.metric, guards=val.guards)
-    if work.step in choice.refused:
-        track.line(f"{work.checkpoint} cannot be the best: {choice.refused[work.step]}")
-    if choice.best is None:
-        return
-    value = choice.best.values[val.metric]
-    track.log({f"eval/{val.split}/best_{val.metric}": value}, step=work.step, say=False)
-    best = _best_entry(choice.best, val)
-    if read_best(work.folder) != best:
-        write_best(work.folder, best)
-        epoch = f" (epoch {choice.best.values['epoch']:g})" if "epoch" in choice.best.values else ""
-        track.line(f"best so far: step {choice.best.step}{epoch}, {val.metric} {value:.2f} on {val.split}")
+    if choice.best is not None and read_best(work.folder) != _best_entry(choice.best, val):
+        write_best(work.folder, _best_entry(choice.best, val))
+    return choice
 
 
 def scored_records(folder: Path, split: str, *, identity: Identity) -> list[dict[str, Any]]:

@@ -38,16 +38,16 @@ class PxAP(Metric):
         return {}
 
     def curves(self) -> dict[str, np.ndarray]:
-        """pIoU by threshold 0, 0.001, ... 0.999."""
+        """pIoU by threshold 0, 0.001, ... 0.999: those that a split may hand on, all below 1."""
         positives, negatives = self.counts
         return {"piou": pixel_iou(positives, negatives)[:_NUM_THRESHOLDS]} if positives.sum() > 0 else {}
 
     def records(self, threshold: Threshold) -> list[MetricRecord]:
-        curves = self.curves()
-        if not curves:
+        if self.counts[0].sum() == 0:
             return []
         ap = MetricRecord(name="pxap", value=average_precision(*self.counts), protocol=self.name)
-        piou = curves["piou"]
+        # The best of all bins: that of the scores of exactly 1 too, which no threshold below 1 selects alone.
+        piou = pixel_iou(*self.counts)
         best = best_position(piou)
         records = [ap, _piou("max_piou", value=piou[best], position=best, source="oracle")]
         position = threshold.position("piou", fixed=int(threshold.value * _NUM_THRESHOLDS))

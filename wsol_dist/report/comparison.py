@@ -19,7 +19,10 @@ from wsol_dist.report.view import threshold_text
 
 PER_IMAGE = ("gt_known", "top1_loc", "top5_loc", "cls_top1", "cls_top5")
 """Numbers that are means of a value an image: their differences have intervals. The mean IoU is another."""
-OTHERS = ("max_box_acc", "max_box_acc_v2", "box_acc", "box_acc_v2", "pxap")
+OTHERS = (
+    *("max_box_acc", "max_box_acc_v2", "box_acc", "box_acc_v2"),
+    *("pxap", "max_piou", "piou", "max_miou", "miou", "seg_miou"),
+)
 """Numbers of a whole split: compared without an interval."""
 MEAN_IOU = "iou"
 NOT_THE_RECIPE = ("name", "seed", "track", "evaluate")
