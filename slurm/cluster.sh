@@ -7,6 +7,8 @@
 # Everything it writes is below --root (default ${TMPDIR:-/tmp}/wsol-slurm, or $WSOL_SLURM_ROOT): several can be up
 # side by side. No systemd, ports of its own; only processes that carry this folder's SLURM_CONF are ever ended.
 set -euo pipefail
+# Where Debian has the daemons; not everybody's PATH names them, and dpkg wants them.
+export PATH="$PATH:/usr/sbin:/sbin"
 
 readonly PACKAGES="slurm-wlm slurmdbd munge mariadb-server-core mariadb-client-core"
 readonly COMMANDS="slurmctld slurmd slurmdbd munged mariadbd mariadb-install-db my_print_defaults sbatch unshare"
