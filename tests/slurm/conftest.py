@@ -71,9 +71,12 @@ class Slurm:
         return "\n".join([*ends, self.command("squeue", check=False).stdout])
 
     def accounted(
-        self, job: str, *, fields: str = "State,NNodes,NTasks", steps: bool = False
+        self, job: str, *, fields: str = "State,NNodes,NTasks", steps: bool = False, rows: int = 1
     ) -> list[list[str]]:
-        """What `sacct` has of a job, a row each; of every run of a requeued one. Accounting lags by a moment."""
+        """What `sacct` has of a job, a row each; of every run of a requeued one.
+
+        Accounting lags by a moment: at least so many rows are waited for, of things that have ended.
+        """
         words = [
             *([] if steps else ["-X"]),
             "--duplicates",
@@ -84,7 +87,8 @@ class Slurm:
         until = time.monotonic() + 20
         while True:
             said = self.command("sacct", f"--jobs={job}", *words).stdout.splitlines()
-            if (said and "RUNNING" not in said[-1]) or time.monotonic() > until:
+            ended = not any(state in line for line in said for state in ("RUNNING", "PENDING"))
+            if (len(said) >= rows and ended) or time.monotonic() > until:
                 return [line.split("|") for line in said]
             time.sleep(0.5)
 

@@ -122,7 +122,7 @@ class Running:
         assert losses(self.run) == whole
         assert len(whole) == STEPS == finished_step(self.run)
         assert whole_steps(self.run)[-1] == STEPS
-        states = [row[0] for row in self.slurm.accounted(self.job, fields="State")]
+        states = [row[0] for row in self.slurm.accounted(self.job, fields="State", rows=2)]
         assert states[-1] == "COMPLETED"
         assert len(states) > 1, states
 
