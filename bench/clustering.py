@@ -264,39 +264,14 @@ def measure_faiss(options: Options, images: list[np.ndarray], ratios: list[tuple
     prepared = [backend.prepare(image_HWC) for image_HWC in square]
     feature_Bnd, seeds = backend.features(np.stack(prepared)), list(range(len(square)))
 
-    def peer(most: int) -> np.ndarray:
-        found = []
-        for seed, feature_nd in zip(seeds, feature_Bnd, strict=True):
-            kmeans = faiss.Kmeans(
-                feature_nd.shape[1],
-                config.clusters,
-                niter=config.iterations,
-                seed=seed + 1,
-                max_points_per_centroid=most,
-                gpu=options.device != "cpu" and faiss.get_num_gpus() > 0,
-            )
-            kmeans.train(feature_nd)
-            found.append(kmeans.index.search(feature_nd, 1)[1][:, 0])
-        return np.stack(found)
-
-    def sklearn() -> np.ndarray:
-        number = config.clusters * config.samples_per_cluster
-        found = []
-        for seed, feature_nd in zip(seeds, feature_Bnd, strict=True):
-            kmeans = SklearnKMeans(
-                config.clusters, n_init=1, init="random", max_iter=config.iterations, random_state=seed
-            )
-            sample_md = np.random.default_rng(seed).choice(
-                feature_nd, min(number, len(feature_nd)), replace=False
-            )
-            found.append(kmeans.fit(sample_md).predict(feature_nd))
-        return np.stack(found)
-
+    faiss_peer = partial(
+        peer_of_faiss, config, feature_Bnd, gpu=options.device != "cpu" and faiss.get_num_gpus() > 0
+    )
     forms = {
         "ours": lambda: backend.cluster(feature_Bnd, seeds),
-        "faiss-all-pixels": lambda: peer(10**9),
-        "faiss-subsampled": lambda: peer(config.samples_per_cluster),
-        "scikit-learn": sklearn,
+        "faiss-all-pixels": lambda: faiss_peer(most=10**9),
+        "faiss-subsampled": lambda: faiss_peer(most=config.samples_per_cluster),
+        "scikit-learn": lambda: peer_of_sklearn(config, feature_Bnd),
     }
     error = {name: sum(map(inertia, feature_Bnd, form())) for name, form in forms.items()}
     taken = in_turn({n: partial(spent, f, options.device) for n, f in forms.items()}, repeats=options.repeats)
@@ -312,6 +287,36 @@ def measure_faiss(options: Options, images: list[np.ndarray], ratios: list[tuple
         )
     whole_s = spent(lambda: backend(square, seeds=seeds), options.device)
     return len(square) / whole_s
+
+
+def peer_of_faiss(config: KMeansConfig, feature_Bnd: np.ndarray, *, most: int, gpu: bool) -> np.ndarray:
+    """One `faiss.Kmeans` an image, fitted on so many pixels of a cluster at most: (B, n)."""
+    found = []
+    for seed, feature_nd in enumerate(feature_Bnd):
+        kmeans = faiss.Kmeans(
+            feature_nd.shape[1],
+            config.clusters,
+            niter=config.iterations,
+            seed=seed + 1,
+            max_points_per_centroid=most,
+            gpu=gpu,
+        )
+        kmeans.train(feature_nd)
+        found.append(kmeans.index.search(feature_nd, 1)[1][:, 0])
+    return np.stack(found)
+
+
+def peer_of_sklearn(config: KMeansConfig, feature_Bnd: np.ndarray) -> np.ndarray:
+    """scikit-learn's k-means of each image, fitted on as many of its pixels as ours: (B, n)."""
+    found = []
+    for seed, feature_nd in enumerate(feature_Bnd):
+        number = min(config.clusters * config.samples_per_cluster, len(feature_nd))
+        sample_md = np.random.default_rng(seed).choice(feature_nd, number, replace=False)
+        kmeans = SklearnKMeans(
+            config.clusters, n_init=1, init="random", max_iter=config.iterations, random_state=seed
+        )
+        found.append(kmeans.fit(sample_md).predict(feature_nd))
+    return np.stack(found)
 
 
 def inertia(point_nd: np.ndarray, label_n: np.ndarray) -> float:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.order import order_alone
 from wsol_dist.data.config import DataConfig
 from wsol_dist.data.index import Index
-from wsol_dist.data.stream import TrainingOrder, training_batches
+from wsol_dist.data.stream import training_batches
 
 pytestmark = [
     pytest.mark.gpu,
@@ -19,17 +20,7 @@ pytestmark = [
 
 def test_training_batches_arrive_in_pinned_memory(tiny_shards: Path) -> None:
     index, data = Index.load(tiny_shards), DataConfig(workers=2)
-    order = TrainingOrder(
-        shard_of_row=index.rows("train").shard,
-        data=data,
-        seed=0,
-        global_batch=12,
-        accumulation=1,
-        rank=0,
-        world=1,
-        first_step=0,
-        last_step=30,
-    )
+    order = order_alone(index, data, global_batch=12, last_step=30)
     batches = list(training_batches(index, data, order=order, image_px=24))
     assert len(batches) == 30
     assert all(batch.image_BCHW.is_pinned() and batch.label_B.is_pinned() for batch in batches)

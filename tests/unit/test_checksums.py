@@ -12,13 +12,14 @@ import pyarrow as pa
 import pytest
 
 from tests.damage import drop_checksums, flip_behind, flip_bit
+from tests.order import order_alone
 from tests.unit.test_pack import files
 from wsol_dist.cli import main
 from wsol_dist.data.config import DataConfig
 from wsol_dist.data.decode import DecodeError, decode_rgb
 from wsol_dist.data.index import Index
 from wsol_dist.data.shard import read_sample
-from wsol_dist.data.stream import ShardReader, TrainingOrder, evaluation_batches, training_batches
+from wsol_dist.data.stream import ShardReader, evaluation_batches, training_batches
 from wsol_dist.data.verify import verify
 
 IMAGE = r"the image's bytes are not those that were packed \(crc32 differs\)"
@@ -49,17 +50,7 @@ def scored(folder: Path) -> list[tuple[str, bool, bool]]:
 def broken_in_training(folder: Path) -> list[str]:
     index = Index.load(folder)
     data = DataConfig(index=str(folder), workers=0)
-    order = TrainingOrder(
-        shard_of_row=index.rows("train").shard,
-        data=data,
-        seed=0,
-        global_batch=8,
-        accumulation=1,
-        rank=0,
-        world=1,
-        first_step=0,
-        last_step=12,
-    )
+    order = order_alone(index, data, global_batch=8, last_step=12)
     return [one for batch in training_batches(index, data, order=order, image_px=24) for one in batch.broken]
 
 

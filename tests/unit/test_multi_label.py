@@ -18,13 +18,15 @@ import torch
 from safetensors.torch import save_file
 
 from tests.damage import break_image
+from tests.order import order_alone
 from wsol_dist.cli import main
 from wsol_dist.config import Config, from_dict
 from wsol_dist.data.columns import Column
 from wsol_dist.data.config import DataConfig
 from wsol_dist.data.index import Index
+from wsol_dist.data.order import TrainingOrder
 from wsol_dist.data.sources.collage import CLASSES, LEAST_VISIBLE, NUM_SEVERAL, Options, Source
-from wsol_dist.data.stream import ShardReader, TrainingOrder, training_batches
+from wsol_dist.data.stream import ShardReader, training_batches
 from wsol_dist.errors import UserError
 from wsol_dist.evaluator import record
 from wsol_dist.evaluator.evaluate import evaluate_checkpoint
@@ -53,17 +55,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def order(index: Index) -> TrainingOrder:
-    return TrainingOrder(
-        shard_of_row=index.rows("train").shard,
-        data=DataConfig(),
-        seed=0,
-        global_batch=12,
-        accumulation=1,
-        rank=0,
-        world=1,
-        first_step=0,
-        last_step=4,
-    )
+    return order_alone(index, DataConfig(), global_batch=12, last_step=4)
 
 
 def batches(folder: Path, **data) -> list[Any]:

@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from tests.flaky import FlakyServer
+from tests.order import order_alone
 from wsol_dist.cli import main
 from wsol_dist.data import remote
 from wsol_dist.data.cache import CACHE_GIB_VARIABLE, CACHE_VARIABLE, cache_limit
 from wsol_dist.data.config import DataConfig
 from wsol_dist.data.index import INDEX_FILE, SAMPLES_FILE, Index
-from wsol_dist.data.stream import ShardReader, TrainingOrder, evaluation_batches, training_batches
+from wsol_dist.data.stream import ShardReader, evaluation_batches, training_batches
 from wsol_dist.errors import UserError, as_user_error
 
 PROTOCOLS = [
@@ -48,17 +49,7 @@ def server(own_shards: Path, cache: Path) -> Iterator[FlakyServer]:
 
 def batches(index: Index, *, workers: int) -> list[torch.Tensor]:
     data = DataConfig(workers=workers, lanes=4, window=8)
-    order = TrainingOrder(
-        shard_of_row=index.rows("train").shard,
-        data=data,
-        seed=5,
-        global_batch=12,
-        accumulation=1,
-        rank=0,
-        world=1,
-        first_step=0,
-        last_step=8,
-    )
+    order = order_alone(index, data, global_batch=12, last_step=8, seed=5)
     return [batch.image_BCHW for batch in training_batches(index, data, order=order, image_px=24)]
 
 

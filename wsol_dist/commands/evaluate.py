@@ -22,7 +22,7 @@ from wsol_dist.data.index import Index
 from wsol_dist.engine.stop import STOPPED, STOPPED_LINE, Stop
 from wsol_dist.errors import UserError
 from wsol_dist.first_error import told_once
-from wsol_dist.launching.requeue import requeue
+from wsol_dist.launching.requeue import is_first_rank, requeue
 from wsol_dist.options import check_least, names_of, split_arguments
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def follow_run(own: argparse.Namespace, rest: list[str]) -> int:
 
 def _requeue(config: Config, heard: str) -> None:
     """Have SLURM start this job again, unless a person ended it; it ends all ranks with the first one."""
-    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+    if is_first_rank():
         print(f"{STOPPED_LINE}{heard}; {requeue(limit=config.train.max_requeues)}", flush=True)
         os._exit(STOPPED)
 

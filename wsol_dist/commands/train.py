@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from wsol_dist.config import Config, parse_with_recipe
 from wsol_dist.engine.stop import STOPPED, STOPPED_LINE, Stop
 from wsol_dist.first_error import told_once
-from wsol_dist.launching.requeue import requeue
+from wsol_dist.launching.requeue import is_first_rank, requeue
 from wsol_dist.trainer.preflight import check, prepare_folder
 from wsol_dist.trainer.stages import stages
 
@@ -44,8 +44,7 @@ def train(config: Config, folder: Path) -> int:
 
 def _leave_at_once(config: Config, heard: str) -> None:
     """Have SLURM start the job again where no step comes soon: it ends all ranks, wherever they are."""
-    rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
-    if rank == "0" and "SLURM_JOB_ID" in os.environ:
+    if is_first_rank() and "SLURM_JOB_ID" in os.environ:
         then = requeue(limit=config.train.max_requeues)
         print(f"{STOPPED_LINE}{heard}, with nothing to save; {then}", flush=True)
 

@@ -106,14 +106,17 @@ class DIC(Backend):
         segment_BHW = torch.from_numpy(np.stack(prepared)).to(self.device)
         # A CPU is busy with one image, and takes longer for the groups of one convolution (`bench/clustering.py`).
         block = len(seeds) if self.device.type == "cuda" else 1
-        labels = []
-        for at in range(0, len(seeds), block):
-            part = slice(at, at + block)
-            fits = Fits(image_BCHW[part], segment_BHW[part], config=self.config, seeds=seeds[part])
-            for _ in fits.steps():
-                pass
-            labels += list(enlarge_labels(fits.label_BHW, self.config.size_px).cpu().numpy())
-        return np.stack([without_gaps(label_HW) for label_HW in labels])
+        parts = [slice(at, at + block) for at in range(0, len(seeds), block)]
+        label_BHW = torch.cat([self._fit(image_BCHW[at], segment_BHW[at], seeds[at]) for at in parts])
+        large_BHW = enlarge_labels(label_BHW, self.config.size_px).cpu().numpy()
+        return np.stack([without_gaps(label_HW) for label_HW in large_BHW])
+
+    def _fit(self, image_BCHW: Tensor, segment_BHW: Tensor, seeds: Sequence[int]) -> Tensor:
+        """The labels behind the last iteration of each image, on the square that the network sees."""
+        fits = Fits(image_BCHW, segment_BHW, config=self.config, seeds=seeds)
+        for _ in fits.steps():
+            pass
+        return fits.label_BHW
 
     def _small(self, image_BHWC: np.ndarray) -> Tensor:
         """(B, 3, F, F) float32 in 0..1, antialiased."""

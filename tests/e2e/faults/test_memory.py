@@ -11,10 +11,11 @@ import torch
 
 from tests.e2e.faults.process import message
 from tests.e2e.faults.table import fault
+from tests.order import order_alone
 from wsol_dist.cli import main
 from wsol_dist.data.config import DataConfig
 from wsol_dist.data.index import Index
-from wsol_dist.data.stream import TrainingOrder, training_batches
+from wsol_dist.data.stream import training_batches
 from wsol_dist.errors import as_user_error
 from wsol_dist.trainer import memory
 
@@ -48,17 +49,7 @@ def test_out_of_gpu_memory(tmp_path: Path) -> None:
 
 def test_a_loader_process_is_killed(tiny_shards: Path, tmp_path: Path) -> None:
     index = Index.load(tiny_shards)
-    order = TrainingOrder(
-        shard_of_row=index.rows("train").shard,
-        data=DataConfig(),
-        seed=0,
-        global_batch=8,
-        accumulation=1,
-        rank=0,
-        world=1,
-        first_step=0,
-        last_step=10_000,
-    )
+    order = order_alone(index, DataConfig(), global_batch=8, last_step=10_000)
     batches = iter(training_batches(index, DataConfig(workers=1), order=order, image_px=24))
     next(batches)
     pid = batches._workers[0].pid  # type: ignore[attr-defined]
