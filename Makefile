@@ -59,7 +59,7 @@ $(UV):
 $(STAMP): pyproject.toml $(LOCK) | $(UV)
 	@echo "setup 2/3: Python packages of $(LOCK) into .venv (about 6 GB, one to five minutes)"
 	@$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
-	@$(UV) pip sync --python $(BIN)/python --require-hashes $(LOCK)
+	@$(UV) pip sync --python $(BIN)/python --require-hashes --compile-bytecode $(LOCK)
 	@echo "setup 3/3: this project"
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@rm -f .venv/installed-*; touch $@

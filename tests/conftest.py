@@ -9,10 +9,36 @@ from pathlib import Path
 
 import pytest
 
+from tests import forkserver, groups
 from wsol_dist import ranks
 from wsol_dist.cli import main
 
 REAL_DATA_TESTS: list[str] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let what tests start as Python be forked; see tests/forkserver."""
+    if config.option.collectonly:
+        return
+    folder = forkserver.offer()
+    if folder is None:
+        return
+    is_worker = hasattr(config, "workerinput")
+    if not is_worker:
+        config.add_cleanup(lambda: forkserver.remove(folder))
+    # The process that starts the workers of pytest-xdist starts them as `sys.executable`.
+    if is_worker or not getattr(config.option, "numprocesses", None):
+        forkserver.use(folder)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Keep together what shares something costly; pytest-xdist reads the marks before other hooks see all items."""
+    item.add_marker(pytest.mark.xdist_group(groups.group_of(item)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the groups that take longest."""
+    items.sort(key=groups.turn)
 
 
 @pytest.fixture(scope="session", autouse=True)

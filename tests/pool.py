@@ -1,4 +1,4 @@
-"""Processes that are gloo ranks and run functions on demand: starting torch and deepspeed costs 15 s only once."""
+"""Processes that are gloo ranks and run functions on demand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Self
 
 from wsol_dist import ranks
 
@@ -37,8 +37,10 @@ class RankPool:
             raise AssertionError("\n".join(failures))
         return [value for _, value in results]
 
-    def close(self) -> None:
-        """End the processes."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         for connection in self.connections:
             connection.send(None)
         for process in self.processes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +58,6 @@ def test_two_ranks_then_one_and_one_then_two(
         folder = tmp_path / str(number)
         found = stopped_and_continued(before, after, tiny_shards, folder, method=method, zero=zero)
         assert found == pytest.approx(whole_losses[method], abs=2e-5)
-
-
-@pytest.fixture(scope="module")
-def four_ranks() -> Iterator[RankPool]:
-    """Four gloo ranks."""
-    pool = RankPool(world=4)
-    yield pool
-    pool.close()
 
 
 @pytest.mark.slow

@@ -48,8 +48,10 @@ def run_ranks(
     try:
         while all((process.poll() or 0) == 0 for process in processes) and time.monotonic() < until:
             time.sleep(0.1)
-        if how.endswith("killed"):
-            time.sleep(20)  # as torchrun and srun without that flag: the others find out by themselves
+        # As torchrun and srun without that flag: the others find out by themselves.
+        while how.endswith("killed") and any(process.poll() is None for process in processes):
+            assert time.monotonic() < until, logs[0].read_text()
+            time.sleep(0.1)
     finally:
         for process in processes:
             process.terminate()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,15 +45,10 @@ def whole_loss(ranks: Ranks, both_ways: bool) -> tuple[float, dict[str, list[flo
     return ranks.mean([loss.item()])[0], gradients
 
 
-@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
-def pool(request: pytest.FixtureRequest) -> Iterator[RankPool]:
-    """The session's two ranks, and four of this file's own."""
-    if request.param == 2:
-        yield request.getfixturevalue("rank_pool")
-        return
-    own = RankPool(world=request.param)
-    yield own
-    own.close()
+@pytest.fixture(params=["rank_pool", pytest.param("four_ranks", marks=pytest.mark.slow)])
+def pool(request: pytest.FixtureRequest) -> RankPool:
+    """Of each size."""
+    return request.getfixturevalue(request.param)
 
 
 @pytest.mark.parametrize("both_ways", [True, False])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -105,13 +104,6 @@ def test_two_ranks_with_accumulation(rank_pool: RankPool, zero: int) -> None:
 @pytest.mark.parametrize("zero", [1, 3])
 def test_two_ranks_in_bf16(rank_pool: RankPool, zero: int) -> None:
     compare(rank_pool, 2, zero=zero, precision="bf16")
-
-
-@pytest.fixture(scope="module")
-def four_ranks() -> Iterator[RankPool]:
-    pool = RankPool(world=4)
-    yield pool
-    pool.close()
 
 
 @pytest.mark.slow

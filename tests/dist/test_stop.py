@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.forkserver import FRESH
 from tests.dist.runs import alone, losses, stored, tiny
 from tests.dist.test_validation_ranks import recipe
 from tests.pool import RankPool
@@ -190,6 +191,6 @@ assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
 sys.exit(code)
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False
+        [FRESH, "-c", code], capture_output=True, text=True, timeout=100, check=False
     )
     assert (done.returncode, done.stdout) == (3, f"heard {signal.SIGUSR2:d}\n"), done.stderr

@@ -7,11 +7,11 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
+from tests.forkserver import FRESH
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -44,11 +44,8 @@ def copy_project(folder: Path) -> None:
 
 def reader(project: Path) -> dict[str, str]:
     """The environment of somebody in a copy of the project whose virtual environment is active."""
-    return os.environ | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(project),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
+    programs = f"{Path(sys.executable).parent}:{Path(FRESH).parent}"
+    return os.environ | {"PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(project)}
 
 
 def run_block(text: str, page: str, project: Path, environment: dict[str, str]) -> None:
@@ -59,45 +56,25 @@ def run_block(text: str, page: str, project: Path, environment: dict[str, str]) 
     assert run.returncode == 0, f"{page}:\n{text}\n{run.stdout[-3000:]}\n{run.stderr[-3000:]}"
 
 
-def walk(page: Path, project: Path, environment: dict[str, str]) -> None:
-    """Save every file of a page, run every command."""
-    copy_project(project)
-    for language, file, text in blocks(page):
-        if file:
-            (project / file).write_text(text)
-        elif language == "sh":
-            run_block(text, page.name, project, environment)
-
-
-@pytest.fixture(scope="module")
-def walks(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[Path, Future[None]]]:
-    """The walks of all pages that are asked for, two at a time: most of a small command is imports, on one core."""
-    own = [
-        item for item in request.session.items if item.path == Path(__file__) and "walks" in item.fixturenames
-    ]
-    pool = ThreadPoolExecutor(2)
-    pages = [item.callspec.params["page"] for item in own]
-    copies = [tmp_path_factory.mktemp(page.stem) for page in pages]
-    # The environment as it is now: tests change this process's own meanwhile.
-    yield {
-        page: pool.submit(walk, page, copy, reader(copy)) for page, copy in zip(pages, copies, strict=True)
-    }
-    pool.shutdown(cancel_futures=True)
-
-
 @pytest.mark.timeout(1800)
+@pytest.mark.apart
 @pytest.mark.parametrize(
     "page",
     [page for page in PAGES if any(block[0] == "sh" for block in blocks(page))],
     ids=lambda page: page.stem,
 )
-def test_every_command_of_a_page_runs(page: Path, walks: dict[Path, Future[None]]) -> None:
-    walks[page].result()
+def test_every_command_of_a_page_runs(page: Path, tmp_path: Path) -> None:
+    """Every file of the page is saved, every command run, in order."""
+    copy_project(tmp_path)
+    for language, file, text in blocks(page):
+        if file:
+            (tmp_path / file).write_text(text)
+        elif language == "sh":
+            run_block(text, page.name, tmp_path, reader(tmp_path))
 
 
 @pytest.mark.timeout(1800)
+@pytest.mark.apart
 def test_the_readmes_commands_run_behind_a_small_quickstart(tmp_path: Path) -> None:
     """Its `sh` blocks; `make quickstart` makes the same folders, and takes three minutes."""
     copy_project(tmp_path)

@@ -6,12 +6,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.forkserver import FRESH
 from tests.hue import config, write_checkpoint, write_run
 from wsol_dist.engine.run_state import mark_finished, read_best
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 def follow(run: Path) -> subprocess.Popen[bytes]:
     command = [
-        sys.executable,
+        FRESH,  # killed from outside
         "-m",
         "wsol_dist.cli",
         "evaluate",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.conftest import ROOT, Slurm
+from tests.slurm.conftest import ROOT, Slurm, fork_in
 from wsol_dist.cli import main
 from wsol_dist.data.columns import Column
 from wsol_dist.data.index import Index
@@ -35,6 +35,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_packed_by_an_array_of_three_as_packed_alone(slurm: Slurm, project: Path, tmp_path: Path) -> None:
     assert main(["shards", "pack", "collage", "--out", str(tmp_path / "alone"), *PACK]) == 0
+    fork_in(project)
     words = ["--array=1-3", "--cpus-per-task=1", "slurm/pack_array.sh", "collage"]
     array = slurm.sbatch(*words, "--out", tmp_path / "array", *PACK, cwd=project)
     slurm.completed(array, timeout_s=WAIT_S, logs=project)

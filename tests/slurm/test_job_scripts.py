@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.conftest import ROOT, Slurm
+from tests.forkserver import FRESH
+from tests.slurm.conftest import ROOT, Slurm, fork_in
 from wsol_dist.data.index import Index
 from wsol_dist.engine.checkpoint import complete_checkpoints
 
@@ -49,9 +50,11 @@ def sbatch(
     return job, project / f"molt-64gpu-{job}.log"
 
 
-def submit(slurm: Slurm, recipe: Path, shards: Path, run: Path, *words: str) -> tuple[str, str, str]:
+def submit(
+    slurm: Slurm, recipe: Path, shards: Path, run: Path, *words: str, python: str = sys.executable
+) -> tuple[str, str, str]:
     """`launch/submit.py`; the ids of the training and of the evaluator, and what it printed."""
-    command = [sys.executable, ROOT / "launch" / "submit.py", recipe, "--out", run, "--data.index", shards]
+    command = [python, ROOT / "launch" / "submit.py", recipe, "--out", run, "--data.index", shards]
     said = slurm.command(*command, "--cpus-per-proc", "1", *words).stdout
     train, evaluate = re.findall(r"job (\d+), log", said)
     return train, evaluate, said
@@ -124,7 +127,8 @@ def test_64_tasks_of_submit_read_every_sample_once(
     slurm: Slurm, recipe: Path, tiny_shards: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "a $(touch run)"
-    job, _, said = submit(slurm, recipe, tiny_shards, run, "--nodes", "8")
+    # Tasks of their own: they tell whether they had to import torch.
+    job, _, said = submit(slurm, recipe, tiny_shards, run, "--nodes", "8", python=FRESH)
     log = run / "logs" / f"{job}_0_log.out"
     assert f"tail -F {log}" in said
     check_64(verdict(slurm, job, log), run, job, tiny_shards)
@@ -134,6 +138,7 @@ def test_sbatch_trains_on_two_nodes_and_the_evaluator_follows(
     slurm: Slurm, project: Path, recipe: Path, tiny_shards: Path, tmp_path: Path
 ) -> None:
     size = ["--nodes=2", "--ntasks-per-node=2", "--gpus-per-node=2"]
+    fork_in(project)
     job, log = sbatch(slurm, project, recipe, tiny_shards, tmp_path / "run", *size)
     slurm.completed(job, timeout_s=WAIT_S, logs=project)
     evaluate = re.findall(r"^Submitted batch job (\d+)", log.read_text(), re.MULTILINE)

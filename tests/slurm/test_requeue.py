@@ -21,7 +21,7 @@ from wsol_dist.config import dump
 from wsol_dist.engine.run_state import finished_step
 from wsol_dist.engine.stop import STOPPED_LINE
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 STEPS = 120
 SCRIPT = """#!/usr/bin/env bash
 #SBATCH --job-name=requeue
@@ -139,6 +139,7 @@ class Running:
         return [json.loads(line) for line in (self.run / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slurm(3)
 def test_a_signal_behind_a_restart_of_slurmctld(
     slurm: Slurm, tiny_shards: Path, tmp_path: Path, whole: dict[int, float]
 ) -> None:
@@ -164,6 +165,7 @@ def test_a_signal_behind_a_restart_of_slurmctld(
     measured("test_a_signal_behind_a_restart_of_slurmctld", ended=ended, back=job.back(told, stopped_at))
 
 
+@pytest.mark.slurm(2)
 def test_a_time_limit(slurm: Slurm, tiny_shards: Path, tmp_path: Path, whole: dict[int, float]) -> None:
     """Nobody tells the job but SLURM's own clock, which may be a minute early."""
     options = ("--time=2", "--signal=USR2@30")
@@ -190,6 +192,7 @@ def test_a_time_limit(slurm: Slurm, tiny_shards: Path, tmp_path: Path, whole: di
     measured("test_a_time_limit", ended=ended, back=job.back(told, stopped_at))
 
 
+@pytest.mark.slurm(3)
 def test_a_signal_in_the_first_step(
     slurm: Slurm, tiny_shards: Path, tmp_path: Path, whole: dict[int, float]
 ) -> None:
@@ -206,6 +209,7 @@ def test_a_signal_in_the_first_step(
     measured("test_a_signal_in_the_first_step", ended=ended, back=job.back(told, 0))
 
 
+@pytest.mark.slurm(2)
 def test_a_job_that_is_cancelled_stays_away(slurm: Slurm, tiny_shards: Path, tmp_path: Path) -> None:
     """`scancel` sends SIGTERM, as a preemption does, but a person wants the job to end."""
     job = Running(slurm, tiny_shards, tmp_path)
@@ -222,6 +226,7 @@ def test_a_job_that_is_cancelled_stays_away(slurm: Slurm, tiny_shards: Path, tmp
         assert f"{STOPPED_LINE}job {job.job} was cancelled" in job.said()
 
 
+@pytest.mark.slurm(3)
 def test_a_preemption(slurm: Slurm, tiny_shards: Path, tmp_path: Path, whole: dict[int, float]) -> None:
     """SIGTERM alone, and SLURM itself requeues no job that ends by itself on it."""
     job = Running(slurm, tiny_shards, tmp_path)
@@ -243,6 +248,7 @@ def test_a_preemption(slurm: Slurm, tiny_shards: Path, tmp_path: Path, whole: di
     measured("test_a_preemption", ended=ended, back=job.back(told, stopped_at))
 
 
+@pytest.mark.slurm(2)
 def test_the_slurmd_of_a_node_is_killed(
     slurm: Slurm, tiny_shards: Path, tmp_path: Path, whole: dict[int, float]
 ) -> None:
@@ -260,6 +266,7 @@ def test_the_slurmd_of_a_node_is_killed(
     measured("test_the_slurmd_of_a_node_is_killed", ended=ended, back=job.back(killed, max(at, resumed_at)))
 
 
+@pytest.mark.slurm(3)
 def test_a_hung_rank(slurm: Slurm, tiny_shards: Path, tmp_path: Path, whole: dict[int, float]) -> None:
     """A rank that does not react at all: another one requeues the job, and SLURM ends the frozen one."""
     job = Running(slurm, tiny_shards, tmp_path, "--train.hang-timeout-s", "5", fault="freeze 0 20")
@@ -275,6 +282,7 @@ def test_a_hung_rank(slurm: Slurm, tiny_shards: Path, tmp_path: Path, whole: dic
     measured("test_a_hung_rank", ended=ended, back=job.back(frozen, 19))
 
 
+@pytest.mark.slurm(3)
 def test_an_evaluator_that_follows(slurm: Slurm, tiny_shards: Path, tmp_path: Path) -> None:
     """A training takes longer than its evaluator may: told by the clock, it is queued again; cancelled, it is not."""
     write_job(tiny_shards, tmp_path)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.forkserver import FRESH
 
 SCRIPT = Path(__file__).parents[2] / ".ci/audit.py"
 FINE = {"name": "numpy", "version": "2.4", "vulns": []}
@@ -20,12 +21,12 @@ def audit(tmp_path: Path, answers: dict[str, Any]) -> subprocess.CompletedProces
     """Run the script with a stand-in for uv and the vulnerability services, which tests cannot rely on."""
     uv = tmp_path / "uv"
     uv.write_text(
-        f"#!{sys.executable}\nimport json, sys\nanswers = json.loads({json.dumps(json.dumps(answers))})\n"
+        f"#!{FRESH}\nimport json, sys\nanswers = json.loads({json.dumps(json.dumps(answers))})\n"
         "answer = answers[sys.argv[sys.argv.index('--vulnerability-service') + 1]]\n"
         "sys.exit('ConnectionError: no route') if answer is None else print(json.dumps({'dependencies': answer}))\n"
     )
     uv.chmod(0o755)
-    command = [sys.executable, str(SCRIPT), str(uv), str(tmp_path / "cache"), "some.lock"]
+    command = [FRESH, str(SCRIPT), str(uv), str(tmp_path / "cache"), "some.lock"]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 
+from tests.forkserver import FRESH
 from tests.unit.score_maps import make_gray
 from wsol_dist.metrics.base import Scored
 from wsol_dist.metrics.config import EvaluateConfig
@@ -27,7 +27,7 @@ print(found.largest_L4.tolist())
 
 
 def output_of(code: str, **env: str) -> tuple[str, str]:
-    command = [sys.executable, "-c", code]
+    command = [FRESH, "-c", code]  # numba reads its variables when it is imported
     done = subprocess.run(command, env=os.environ | env, capture_output=True, text=True, check=True)
     return done.stdout, done.stderr
 

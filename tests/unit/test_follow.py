@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.forkserver import FRESH
 from tests.hue import config, write_checkpoint, write_run
 from wsol_dist.cli import main
 from wsol_dist.config import Config
@@ -366,7 +366,7 @@ def test_one_job_follows_a_run(run: Path, capsys: pytest.CaptureFixture[str]) ->
         f"lock = RunLock(FOLLOWING); lock.take(pathlib.Path({str(run)!r})); print('held', flush=True); sys.stdin.read()"
     )
     pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", hold], stdin=pipe, stdout=pipe, text=True) as other:
+    with subprocess.Popen([FRESH, "-c", hold], stdin=pipe, stdout=pipe, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         assert main(["evaluate", str(run), "--follow"]) == 2

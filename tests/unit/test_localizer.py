@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -15,6 +14,7 @@ import yaml
 from PIL import Image
 
 import wsol_dist
+from tests.forkserver import FRESH
 from tests.unit.model_folders import CAM, CLASSES, encoded, make_run, noise
 from wsol_dist.cli import main
 from wsol_dist.errors import UserError
@@ -35,7 +35,7 @@ def localizer(run: Path) -> wsol_dist.Localizer:
 
 def test_the_package_is_imported_without_torch() -> None:
     code = "import sys, wsol_dist; 'load' in dir(wsol_dist) or sys.exit(3); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert subprocess.run([FRESH, "-c", code], check=False).returncode == 0
 
 
 def test_results_hang_together(localizer: wsol_dist.Localizer) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.forkserver import FRESH
 from tests.unit.test_pack import files
 from wsol_dist.commands.shards import main
 from wsol_dist.data.index import Index
@@ -90,7 +91,7 @@ def test_a_killed_packing_goes_on_where_it_was(tmp_path: Path) -> None:
     sizes = ["collage", "--num-train", "400", "--num-val", "8", "--num-test", "8", "--image-px", "32"]
     flags = ["--samples-per-shard", "4", "--workers", "2"]
     killed, straight = tmp_path / "killed", tmp_path / "straight"
-    script = [sys.executable, str(ROOT / "shards" / "pack.py"), *sizes, *flags]
+    script = [FRESH, str(ROOT / "shards" / "pack.py"), *sizes, *flags]  # killed from outside
     process = subprocess.Popen([*script, "--out", str(killed)], stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 100
     while len(list(killed.glob("*.done"))) < 3:

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.forkserver import FRESH
 from wsol_dist.cli import run as run_command
 from wsol_dist.errors import UserError
 from wsol_dist.report.charts import Series, chart, labelled, smoothed, thinned, ticks
@@ -426,9 +426,7 @@ def test_report_needs_no_torch(tmp_path):
         "import sys; from wsol_dist.commands.report import main; "
         f"main([{str(run)!r}]); assert not {{'torch', 'wandb'}} & set(sys.modules)"
     )
-    subprocess.run(
-        [sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2], capture_output=True
-    )
+    subprocess.run([FRESH, "-c", code], check=True, cwd=Path(__file__).parents[2], capture_output=True)
 
 
 @pytest.mark.parametrize(

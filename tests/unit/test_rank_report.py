@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from tests.dist.runs import tiny
+from tests.forkserver import FRESH
 from wsol_dist.cli import main
 from wsol_dist.config import Config, dump
 from wsol_dist.data.index import Index
@@ -129,7 +129,7 @@ def test_memory_counts_the_nodes_of_a_machine_together(reports: list[Path], tmp_
 def test_telling_imports_no_torch(reports: list[Path], tmp_path: Path) -> None:
     code = "import sys; from wsol_dist.cli import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     environment = os.environ | {"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_LOCALID": "0"}
-    words = [sys.executable, "-c", code, "ranks", "tell", str(tmp_path / "run")]
+    words = [FRESH, "-c", code, "ranks", "tell", str(tmp_path / "run")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("rank   0 of 1  ")

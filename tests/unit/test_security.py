@@ -7,12 +7,12 @@ import os
 import shlex
 import stat
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.forkserver import FRESH
 from wsol_dist import cli
 
 ROOT = Path(__file__).parents[2]
@@ -128,7 +128,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in ("srun", "sbatch", "scontrol", "squeue", "sacct", "sinfo", "wsol"):
-        (folder / name).write_text(FAKE.format(python=sys.executable, log=str(tmp_path / "words")))
+        (folder / name).write_text(FAKE.format(python=FRESH, log=str(tmp_path / "words")))
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.forkserver import FRESH
 from wsol_dist.commands.shards import main
 from wsol_dist.data.decode import DecodeError, decode_rgb
 from wsol_dist.data.index import Index
@@ -166,7 +167,7 @@ def test_index_and_packing_load_without_torch(packed):
         "import sys, wsol_dist.data.pack, wsol_dist.commands.shards; from wsol_dist.data.index import Index;"
         f"Index.load({str(packed)!r}).rows('train'); assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    subprocess.run([FRESH, "-c", code], check=True, cwd=ROOT)
 
 
 @pytest.mark.parametrize(("damage", "code"), [("none", 0), ("byte", 1), ("no index", 2)])

@@ -21,11 +21,12 @@ def start(
     environment: dict[str, str] | None = None,
     limit: Callable[[], None] | None = None,
     wrapper: tuple[str, ...] = (),
+    python: str = sys.executable,
 ) -> subprocess.Popen[str]:
     """`wsol ARGUMENTS` in a folder, with both outputs in one pipe."""
     inherited = {name: value for name, value in os.environ.items() if name not in RANK_VARIABLES}
     return subprocess.Popen(
-        [*wrapper, sys.executable, "-m", "wsol_dist.cli", *arguments],
+        [*wrapper, python, "-m", "wsol_dist.cli", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

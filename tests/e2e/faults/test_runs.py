@@ -14,6 +14,7 @@ import pytest
 
 from tests.e2e.faults.process import finish, message, start
 from tests.e2e.faults.table import fault
+from tests.forkserver import FRESH
 from wsol_dist.cli import main
 from wsol_dist.engine import checkpoint
 from wsol_dist.engine.lock import LOCK_FILE
@@ -25,7 +26,7 @@ TRAIN = ("train", "recipe.yaml", "--out")
 def test_a_second_training_is_refused_until_the_first_is_killed(prepared: Path) -> None:
     run = prepared / "run"
     long = (*TRAIN, str(run), "--train.epochs", "2000")
-    first = start(prepared, *long)
+    first = start(prepared, *long, python=FRESH)  # killed from outside, and alone
     while first.poll() is None and not (run / "checkpoints").is_dir():
         time.sleep(0.2)
     second, said = finish(start(prepared, *long))
@@ -90,7 +91,9 @@ def test_training_without_a_compiler(prepared: Path) -> None:
     assert fault("no compiler").message == ""
     assert not any(shutil.which(name) for name in ("gcc", "g++", "cc", "c++", "clang", "ninja"))
     names = {name: "" for name in ("CC", "CXX")}
-    code, said = finish(start(prepared, *TRAIN, "run", environment=names | {"PATH": str(prepared)}))
+    code, said = finish(
+        start(prepared, *TRAIN, "run", environment=names | {"PATH": str(prepared)}, python=FRESH)
+    )
     assert code == 0, said
     assert "train 6/6" in said
 

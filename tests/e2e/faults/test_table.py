@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from tests.e2e.faults.fault import Fault, fill, render
 from tests.e2e.faults.table import FAULTS, PAGE, SECTIONS, fault
+from tests.forkserver import FRESH
 from wsol_dist import cli
 
 HERE = Path(__file__).parent
@@ -73,7 +73,7 @@ def test_a_wrong_flag_is_told_in_a_box(
 
 
 def test_a_real_process_ends_with_code_2_and_no_traceback(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "wsol_dist.cli", "show", "quikstart"]
+    command = [FRESH, "-m", "wsol_dist.cli", "show", "quikstart"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert fault("unknown recipe").pattern(tmp_path).fullmatch(done.stderr.removeprefix("error: ").strip())

@@ -25,6 +25,7 @@ from tests.e2e.reliability.job import (
     write_recipe,
 )
 from tests.e2e.reliability.rows import measured
+from tests.forkserver import FRESH
 from wsol_dist.engine.run_state import finished_step
 from wsol_dist.engine.stop import STOPPED, STOPPED_LINE
 from wsol_dist.report.jsonl import read_metrics
@@ -152,7 +153,8 @@ class Command:
 
 def test_torchrun_is_told_to_end(place: Path, whole: dict[int, float]) -> None:
     """SIGTERM to all processes of torchrun's session, its ranks' loader processes among them."""
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    # Forked ones have sessions of their own.
+    torchrun = (FRESH, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     train = (*START[2:], "train", "recipe.yaml", "--out", "run", "--data.workers", "1")
     with Command(place, *torchrun, "-m", *train) as command:
         os.killpg(command.process.pid, signal.SIGTERM)

@@ -1,0 +1,90 @@
+"""The test suite with a second chance and a budget:  python -m tests.run NAME BUDGET_S [pytest's arguments]
+
+A test that fails is run once more, alone, when all others are through. If it passes then, the run is green, its last
+lines name it as `flaky: TEST`, and what it said the first time is kept in build/tests/NAME; if it fails again, the run
+is red. More than ten failures are no flakiness and get no second chance. The last line holds the time against the
+budget, which stops nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.forkserver import FRESH
+
+ROOT = Path(__file__).parents[1]
+MOST_REPEATED = 10
+FAILED = pytest.ExitCode.TESTS_FAILED
+
+
+class Failures:
+    """A plugin that keeps which tests failed, and what they said; of collection too, which nothing repeats."""
+
+    def __init__(self) -> None:
+        self.said: dict[str, str] = {}
+        self.broken = False
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Each test's set-up, call and tear-down, from whichever worker."""
+        if report.failed:
+            name = test_of(report.nodeid)
+            sections = [f"---- {title} ----\n{text}" for title, text in report.sections]
+            text = "\n".join([f"==== {report.when} ====", str(report.longrepr), *sections])
+            self.said[name] = self.said.get(name, "") + text + "\n"
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A file that cannot be read."""
+        self.broken |= report.failed
+
+
+def test_of(nodeid: str) -> str:
+    """A test's name without the group that pytest-xdist adds to it."""
+    name, at, _ = nodeid.rpartition("@")
+    return name if at and "::" in name else nodeid
+
+
+def repeat(failures: Failures, folder: Path) -> tuple[list[str], list[str]]:
+    """Run each failed test alone; returns those that passed now, and those that failed again."""
+    passed, failed = [], []
+    for number, (name, said) in enumerate(failures.said.items()):
+        print(f"\nonce more, alone: {name}", flush=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        first = folder / f"{number:02d}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)[-80:]}.txt"
+        first.write_text(said, encoding="utf-8")
+        code = subprocess.run([FRESH, "-m", "pytest", "-q", name], cwd=ROOT, check=False).returncode
+        (passed if code == 0 else failed).append(f"{name}  (its first failure: {first.relative_to(ROOT)})")
+    return passed, failed
+
+
+def main(argv: list[str]) -> int:
+    """Returns 0 if every test passed, at once or alone; else pytest's code."""
+    name, budget_s, *words = argv
+    start = time.monotonic()
+    folder = ROOT / "build" / "tests" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    failures = Failures()
+    code = pytest.main(words, plugins=[failures])
+    flaky: list[str] = []
+    if code == FAILED and not failures.broken and len(failures.said) <= MOST_REPEATED:
+        flaky, failed = repeat(failures, folder)
+        code = FAILED if failed else 0
+        print()
+        for one in failed:
+            print(f"failed twice: {one}")
+    for one in flaky:
+        print(f"flaky: {one}")
+    spent = time.monotonic() - start
+    verdict = "within" if spent <= float(budget_s) else "OVER"
+    print(f"{name}: {spent:.0f} s, {verdict} its budget of {budget_s} s on 2 idle cores")
+    return int(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
