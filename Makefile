@@ -7,13 +7,14 @@ LOCK := requirements-$(EXTRA).lock
 BIN := .venv/bin
 UV := .tools/bin/uv
 STAMP := .venv/installed-$(EXTRA)
+WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
 # As pip does: trust what this machine trusts, behind a company's proxy too.
 export UV_SYSTEM_CERTS ?= 1
 # Real data for tests and benches, where a sibling folder has it.
 export WSOL_DATA ?= $(wildcard $(abspath ../shared/data))
 
-.PHONY: help setup quickstart test test-all check audit lock clean
+.PHONY: help setup quickstart test test-rest test-all test-long check audit lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,11 +29,17 @@ quickstart: $(STAMP) ## the main job on the embedded data: pack, train on 2 proc
 	@echo "[3/3] the report"
 	@$(BIN)/wsol report runs/quickstart
 
-test: $(STAMP) ## the everyday suite (under 12 minutes)
-	$(BIN)/pytest -m "not slow and not slurm" tests
+test: $(STAMP) ## the everyday suite (under 5 minutes on 2 idle cores)
+	$(BIN)/python -m tests.run "make test" 300 -n $(WORKERS) -m "not slow and not slurm and not long" tests
 
-test-all: $(STAMP) ## every test, with SLURM, fault and browser tests (under 50 minutes)
-	$(BIN)/pytest --durations=20 tests
+# Three more workers than cores: each of the three SLURMs mostly waits.
+test-rest: $(STAMP) ## what `make test` leaves out: faults, SLURM, whole chains, pages of docs, browser (under 25 minutes)
+	$(BIN)/python -m tests.run "make test-rest" 1500 -n $(shell expr $(WORKERS) + 3) -m "(slow or slurm) and not long" tests
+
+test-all: test test-rest ## both (under 30 minutes)
+
+test-long: $(STAMP) ## what takes longer than every change should wait for; run once for what it is about
+	$(BIN)/python -m tests.run "make test-long" 7200 -n $(WORKERS) -m long tests
 
 check: $(STAMP) ## ruff, mypy on the package, import directions
 	$(BIN)/ruff check .

@@ -21,6 +21,8 @@ from tests.forkserver import FRESH
 
 ROOT = Path(__file__).parents[1]
 MOST_REPEATED = 10
+SPREAD = ("--dist=loadgroup", "--no-loadscope-reorder", "--durations=20", "-q")
+"""Over the workers by the groups of tests/groups.py, in their order."""
 FAILED = pytest.ExitCode.TESTS_FAILED
 
 
@@ -70,7 +72,7 @@ def main(argv: list[str]) -> int:
     folder = ROOT / "build" / "tests" / name
     shutil.rmtree(folder, ignore_errors=True)
     failures = Failures()
-    code = pytest.main(words, plugins=[failures])
+    code = pytest.main([*SPREAD, *words], plugins=[failures])
     flaky: list[str] = []
     if code == FAILED and not failures.broken and len(failures.said) <= MOST_REPEATED:
         flaky, failed = repeat(failures, folder)
