@@ -34,11 +34,11 @@ test: $(STAMP) ## the everyday suite (under 12 minutes)
 test-all: $(STAMP) ## every test, with SLURM, fault and browser tests (under 50 minutes)
 	$(BIN)/pytest --durations=20 tests
 
-check: $(STAMP) ## ruff, mypy on the package, import directions
+check: $(STAMP) ## ruff, import directions and circles, mypy on the package
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q tests/unit/test_import_directions.py
+	$(BIN)/lint-imports --no-logo --no-cache
 
 audit: $(UV) ## look up every locked package for known vulnerabilities (error 1: some; error 3: could not ask)
 	@$(PYTHON) .ci/audit.py $(UV) .tools/cache requirements-cpu.lock requirements-gpu.lock
