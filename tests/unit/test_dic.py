@@ -52,8 +52,9 @@ def test_a_batch_equals_each_image_alone_and_the_plain_form() -> None:
         for (loss_B, label_BHW), (loss_1, label_1HW), (loss, label_HW) in zip(
             together, alone, plain, strict=True
         ):
-            assert abs(loss_B[b] - loss_1[0]) < 1e-4
-            assert abs(loss_B[b] - loss) < 1e-4
+            # The last bits follow the order of sums, a CPU's own choice, and grow with each step: 1e-4 was seen.
+            assert abs(loss_B[b] - loss_1[0]) < 1e-3
+            assert abs(loss_B[b] - loss) < 1e-3
             assert torch.equal(label_BHW[b], label_1HW[0])
             assert torch.equal(label_BHW[b], label_HW)
 
