@@ -41,11 +41,11 @@ test-all: test test-rest ## both (under 30 minutes)
 test-long: $(STAMP) ## what takes longer than every change should wait for; run once for what it is about
 	$(BIN)/python -m tests.run "make test-long" 7200 -n $(WORKERS) -m long tests
 
-check: $(STAMP) ## ruff, mypy on the package, import directions
+check: $(STAMP) ## ruff, import directions and circles, mypy on the package
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q tests/unit/test_import_directions.py
+	$(BIN)/lint-imports --no-logo --no-cache
 
 audit: $(UV) ## look up every locked package for known vulnerabilities (error 1: some; error 3: could not ask)
 	@$(PYTHON) .ci/audit.py $(UV) .tools/cache requirements-cpu.lock requirements-gpu.lock

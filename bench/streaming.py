@@ -131,7 +131,7 @@ def plain_webdataset(pictures: Pictures) -> Rate:
     """Rate of stock webdataset with Pillow, over our shards."""
     urls = [str(pictures.index.path(number)) for number in range(len(pictures.index.shards))]
     dataset = (
-        webdataset.WebDataset(urls, shardshuffle=100, seed=0)
+        webdataset.WebDataset(urls, shardshuffle=100, seed=0)  # noqa: TID251 - what is compared with
         .shuffle(1000)
         .decode("pil")
         .to_tuple("jpg", "json")

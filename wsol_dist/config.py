@@ -312,7 +312,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: not YAML, not a mapping, or a key written twice.
     """
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):

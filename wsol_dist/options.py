@@ -6,12 +6,8 @@ import argparse
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from wsol_dist.errors import UserError
-
-if TYPE_CHECKING:
-    from wsol_dist.data.index import Index
 
 
 def split_arguments(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -107,19 +103,14 @@ def add_column_options(
     )
 
 
-def check_column_options(own: argparse.Namespace, *, usage: str) -> tuple[Index, tuple[str, ...]]:
-    """The index and the splits of a column that is to be written.
+def check_column_options(own: argparse.Namespace, *, usage: str) -> None:
+    """Refuse what no derived column can be written with.
 
     Raises:
-        UserError: something is missing, is too small, or does not exist; the column would lie among the shards.
+        UserError: something is missing or too small; the column would lie among the shards.
     """
-    from wsol_dist.data.index import Index
-
     if not own.index or not own.out:
         raise UserError(f"--index and --out are needed: {usage}")
     check_least(own, {"procs": 1, "workers": 0})
-    index = Index.load(own.index)
-    splits = index.chosen_splits(own.split)
     if own.out.resolve() == Path(own.index).resolve():
         raise UserError(f"--out: {own.out} holds the shards themselves; give a folder of its own")
-    return index, splits

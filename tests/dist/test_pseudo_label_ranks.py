@@ -10,17 +10,17 @@ import pytest
 from tests.pool import RankPool
 from tests.unit.test_multi_label import pack
 from tests.unit.test_pseudo_label import RECIPE
-from wsol_dist.commands.pseudo_label import _parser, plan
-from wsol_dist.options import split_arguments
+from wsol_dist.commands.pseudo_label import plan
 from wsol_dist.pseudo_labels import PseudoLabelling, write_labels
 from wsol_dist.ranks import Ranks
 
 
 def task_of(recipe: Path, out: Path) -> PseudoLabelling:
-    words = [str(recipe), "--out", str(out), "--workers", "0", "--split", "train,val", "--threshold", "0.3"]
-    own, rest = split_arguments(_parser(), [*words, "--ignore-margin", "0.05", "--crf.iterations", "1"])
-    assert isinstance(own, argparse.Namespace)
-    return plan(own, rest)
+    own = argparse.Namespace(
+        target=str(recipe), index=None, out=out, split="train,val", procs=2, workers=0, init=None, step=None,
+        threshold="0.3",
+    )  # fmt: skip
+    return plan(own, ["--ignore-margin", "0.05", "--crf.iterations", "1"])
 
 
 def test_two_ranks_write_what_one_writes(

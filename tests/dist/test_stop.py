@@ -6,7 +6,6 @@ import hashlib
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -14,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.forkserver import FRESH
 from tests.dist.runs import alone, losses, stored, tiny
 from tests.dist.test_validation_ranks import recipe
+from tests.forkserver import FRESH
 from tests.pool import RankPool
 from wsol_dist.config import Config
 from wsol_dist.data.index import Index
@@ -190,7 +189,5 @@ code = cli.main(["train"])
 assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
 sys.exit(code)
 """
-    done = subprocess.run(
-        [FRESH, "-c", code], capture_output=True, text=True, timeout=100, check=False
-    )
+    done = subprocess.run([FRESH, "-c", code], capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, done.stdout) == (3, f"heard {signal.SIGUSR2:d}\n"), done.stderr

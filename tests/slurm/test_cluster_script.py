@@ -27,7 +27,7 @@ def cluster(*words: str | Path) -> subprocess.CompletedProcess[str]:
         (["up", "--gpus", "17"], "--gpus: '17' given; a number from 1 to 16"),
         (["up", "--gpu", "1"], "unknown option '--gpu'"),
         (["up", "--nodes"], "--nodes: a value is missing"),
-        (["up", "--root", "/tmp/$(touch x)"], "--root: '/tmp/$(touch x)' given"),
+        (["up", "--root", "/tmp/$(touch x)"], "--root: '/tmp/$(touch x)' given"),  # noqa: S108 - refused
     ],
 )
 def test_mistakes_cost_one_line_and_code_2(words: list[str], said: str) -> None:

@@ -165,7 +165,11 @@ def test_checkpoints_that_do_not_fit(deit_file, tmp_path):
 
 def test_pth_with_the_usual_wrapping(deit_file, tmp_path):
     torch.save({"model": read_state(deit_file)}, tmp_path / "deit.pth")
-    build_vit(ViTConfig(**SMALL, checkpoint=str(tmp_path / "deit.pth")), 64)
+    wrapped, plain = (
+        build_vit(ViTConfig(**SMALL, checkpoint=str(file)), 64).state_dict()
+        for file in (tmp_path / "deit.pth", deit_file)
+    )
+    assert all(torch.equal(wrapped[name], plain[name]) for name in plain)
 
 
 def test_no_network_names_the_file_to_bring(monkeypatch, tmp_path):

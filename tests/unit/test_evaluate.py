@@ -516,14 +516,19 @@ def test_a_val_split_without_boxes_chooses_nothing_which_is_said_before_anything
     assert read_record(tmp_path / "x", "test-step-00000000")["threshold"]["source"] == "fixed"
 
 
-def test_tensors_that_no_file_gives_follow_the_seed(tmp_path, shards):
-    class Random(Colour):
-        def __init__(self, config, num_classes):
-            super().__init__(config, num_classes)
-            self.colour_C3 = torch.nn.Parameter(torch.rand(num_classes, 3))
+class Random(Colour):
+    def __init__(self, config, num_classes):
+        super().__init__(config, num_classes)
+        self.colour_C3 = torch.nn.Parameter(torch.rand(num_classes, 3))
 
+
+def test_tensors_that_no_file_gives_follow_the_seed(tmp_path, shards):
     def weights(seed):
-        recipe = RECIPE | {"data": {"index": str(shards)}, "seed": seed}
+        recipe = RECIPE | {
+            "method": {"name": f"{__name__}:Random"},
+            "data": {"index": str(shards)},
+            "seed": seed,
+        }
         config = from_dict(recipe, origin="test")
         work = scoring.Work(
             config=config,
@@ -537,9 +542,7 @@ def test_tensors_that_no_file_gives_follow_the_seed(tmp_path, shards):
             threshold=None,
             folder=tmp_path,
         )
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("wsol_dist.model.method_class", lambda name: Random)
-            return work.identity, scoring.load_method(work, Ranks())[0].colour_C3
+        return work.identity, scoring.load_method(work, Ranks())[0].colour_C3
 
     (one, first), (same, again), (other, third) = weights(0), weights(0), weights(1)
     assert torch.equal(first, again)

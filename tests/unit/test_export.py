@@ -166,10 +166,15 @@ def test_a_file_without_a_sum_is_refused(own_model: Path) -> None:
 def test_a_disk_that_fills_leaves_nothing(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(*_: object) -> str:
-        raise OSError(errno.ENOSPC, "No space left on device", "model.safetensors")
+    write = Path.write_text
 
-    monkeypatch.setattr(exporting, "sha256_of", full)  # all but the sums is written by then
+    def full(path: Path, *text: str, **named: str) -> int:
+        if path.name != "SHA256SUMS":  # the last one
+            return write(path, *text, **named)
+        assert (path.parent / "model.safetensors").exists()
+        raise OSError(errno.ENOSPC, "No space left on device", "SHA256SUMS")
+
+    monkeypatch.setattr(Path, "write_text", full)
     assert main(["export", str(run), "--out", str(tmp_path / "model"), "--formats", "none"]) == 2
     assert "cannot be written" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -53,12 +54,10 @@ def maps(method: MMCST) -> torch.Tensor:
 def test_class_scores_come_from_before_any_final_norm_and_train():
     method = build()
     assert not [name for name in method.state_dict() if name.startswith("backbone.vit.norm.")]
-    token_BMD, _ = method._run(images(), keep=False)
-    normed = F.layer_norm(token_BMD[:, :NUM_CLASSES], (method.backbone.width,)).mean(dim=2)
-    logit_BC = method._logits(token_BMD, method._correlations(token_BMD))["cls"]
-    assert normed.abs().max() < 1e-6, "this is what a final norm would have left"
-    assert logit_BC.abs().max() > 1e-3
-    F.multilabel_soft_margin_loss(logit_BC, MULTI_HOT).backward()
+    loss = method(images(), MULTI_HOT)["loss_cls"]
+    # A final norm leaves a mean of 0 over the width: every score 0, and nothing to learn from.
+    assert abs(loss.item() - math.log(2)) > 1e-3
+    loss.backward()
     assert method.class_token_CD.grad.abs().max() > 1e-4
     assert method.backbone.vit.blocks[0].attn.qkv.weight.grad.abs().max() > 1e-6
 
@@ -203,7 +202,8 @@ def test_the_text_map_is_the_wanted_class_whatever_its_place():
 
 def test_text_of_all_classes_is_no_choice_at_all():
     whole = build(text_top=NUM_CLASSES)
-    assert whole._first_pass(images()) is None
+    assert "text_found" not in whole(images(), MULTI_HOT)
+    assert "text_found" in build(text_top=2)(images(), MULTI_HOT)
     assert torch.equal(maps(whole), maps(build()))
     with pytest.raises(ValueError, match="text_top"):
         build(text_top=0)
@@ -268,7 +268,7 @@ def test_affinity_is_attention_between_patches_times_the_map():
     prefix = 2 * NUM_CLASSES
     with torch.no_grad():
         patch = method.backbone.vit(images())[:, 1:]
-        token = torch.cat([method.class_token_CD, method._global_text()]).expand(3, -1, -1)
+        token = torch.cat([method.class_token_CD, method.text_in(method.text_CE)]).expand(3, -1, -1)
         last, inputs = run_blocks_with_inputs(method.backbone.vit.blocks, torch.cat([token, patch], dim=1))
         found = spread_by_attention(method.backbone.vit.blocks, inputs, value_BKN, num_prefix=prefix)
         wanted = torch.zeros_like(value_BKN)
@@ -358,9 +358,17 @@ def test_rows_are_found_by_name_whatever_their_order(table):
 def test_a_resumed_run_needs_no_table(table):
     from wsol_dist.models.weights import without_checkpoints
 
+    method, other = build(text=text_config(table)), build(text=text_config(table))
+    method.take_class_names(NAMES)
     Path(table["embeddings"]).unlink()
+    with pytest.raises(UserError, match=r"no file .*text\.npy"):
+        other.take_class_names(NAMES)
     with without_checkpoints():
-        build(text=text_config(table)).take_class_names(NAMES)
+        resumed = build(text=text_config(table))
+        resumed.take_class_names(NAMES)
+    assert not torch.equal(resumed.text_CE, method.text_CE)
+    assert resumed.load_init(method.state_dict()) == []
+    assert torch.equal(resumed.text_CE, method.text_CE)
 
 
 @pytest.mark.parametrize(

@@ -198,11 +198,21 @@ def test_the_loss_is_the_mean_over_known_pixels() -> None:
     method = build().eval()
     target = torch.randint(0, NUM_CLASSES + 1, (2, 64, 64), dtype=torch.uint8)
     target[0, :60], target[1, :, 5] = 255, 255
-    logit = F.interpolate(method._logits(images()), size=(64, 64), mode="bilinear")
-    wanted = F.cross_entropy(logit, target.long(), ignore_index=255)
-    torch.testing.assert_close(method(images(), torch.zeros(2), target)["loss"], wanted)
-    nothing = method(images(), torch.zeros(2), torch.full_like(target, 255))
-    assert nothing["loss"] == 0
+
+    def loss(known_BHW: torch.Tensor, target: torch.Tensor = target) -> torch.Tensor:
+        return method(images(), torch.zeros(2), torch.where(known_BHW, target, 255))["loss"]
+
+    known = target != 255
+    some = known & (torch.rand(known.shape) < 0.3)
+    parts = [(part.sum(), loss(part)) for part in (some, known & ~some)]
+    torch.testing.assert_close(loss(known), sum(n * one for n, one in parts) / known.sum())
+    assert loss(torch.zeros_like(known)) == 0
+    one = torch.zeros_like(known)
+    one[1, 40, 30] = True  # over the labels it could have, a pixel's probabilities sum to 1
+    labels = [torch.full_like(target, label) for label in range(NUM_CLASSES + 1)]
+    probs = torch.stack([(-loss(one, label)).exp() for label in labels])
+    assert probs.sum().item() == pytest.approx(1, abs=1e-5)
+    assert probs.std() > 1e-3
 
 
 def test_frozen_batch_norms_stay_as_they_are() -> None:

@@ -1,5 +1,6 @@
 """Verification finds damage, and a folder that is no folder of shards gets one clear line."""
 
+import hashlib
 import io
 import json
 import shutil
@@ -8,6 +9,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -17,9 +20,9 @@ from wsol_dist.data.decode import DecodeError, decode_rgb
 from wsol_dist.data.index import Index
 from wsol_dist.data.pack import PackOptions, make_plan, pack
 from wsol_dist.data.sample import Item, Sample
-from wsol_dist.data.shard import decode_mask, encode_sample, read_sample
+from wsol_dist.data.shard import decode_mask, encode_sample
 from wsol_dist.data.stream import ShardReader
-from wsol_dist.data.verify import _check_decoding, verify
+from wsol_dist.data.verify import verify
 from wsol_dist.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -237,6 +240,21 @@ def test_deep_names_a_mask_that_does_not_decode(tmp_path):
     assert any("a: a mask that is no 8-bit grey PNG" in line for line in verify(folder, deep=True, workers=1))
 
 
+def replace_sample(folder: Path, sample: Sample) -> None:
+    """Put another sample, whose sums agree, in the place of the only one."""
+    blob = encode_sample(0, sample)
+    (folder / "test-000000.tar").write_bytes(blob + bytes(1024))
+    table = pq.read_table(folder / "samples.parquet")
+    ((row,), schema) = table.to_pylist(), table.schema
+    row |= {"bytes": len(blob), "image_crc32": None, "truth_crc32": None}
+    pq.write_table(pa.Table.from_pylist([row], schema=schema), folder / "samples.parquet")
+    raw = json.loads((folder / "index.json").read_text())
+    raw["samples"]["sha256"] = hashlib.sha256((folder / "samples.parquet").read_bytes()).hexdigest()
+    tar = (folder / "test-000000.tar").read_bytes()
+    raw["shards"][0] |= {"bytes": len(tar), "sha256": hashlib.sha256(tar).hexdigest()}
+    (folder / "index.json").write_text(json.dumps(raw))
+
+
 @pytest.mark.parametrize(("semantic", "value", "most"), [(False, 2, 1), (True, 3, 2)])
 def test_mask_values_that_mean_nothing(tmp_path, semantic, value, most):
     image = io.BytesIO()
@@ -247,8 +265,9 @@ def test_mask_values_that_mean_nothing(tmp_path, semantic, value, most):
     with pytest.raises(UserError, match=f"a: the mask has the value {value}, .* correct the mask"):
         packed_as(tmp_path / "packed", **sample)
     # Shards of other hands: what no packing looked at.
-    stored = read_sample(encode_sample(0, Sample(id="a", extension="bmp", labels=(0,), **sample)))
-    (problem,) = _check_decoding(stored, (6, 4), 2)
+    folder = packed_as(tmp_path / "other", **sample | {"mask": np.minimum(mask, most)})
+    replace_sample(folder, Sample(id="a", extension="bmp", labels=(0,), **sample))
+    (problem,) = verify(folder, deep=True, workers=1)
     assert f"the mask has the value {value}, 0 to {most} and 255 allowed" in problem
 
 

@@ -96,7 +96,9 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Labelling:
     Raises:
         UserError: what does not exist or does not fit, and how to mend it.
     """
-    index, splits = check_column_options(own, usage="wsol cluster --index SHARDS --out LABELS")
+    check_column_options(own, usage="wsol cluster --index SHARDS --out LABELS")
+    index = Index.load(own.index)
+    splits = index.chosen_splits(own.split)
     config = knobs(own.backend, rest)
     embeddings = localizer(own, config, splits)
     from wsol_dist.clustering.labels import Labelling, label_column

@@ -55,7 +55,10 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Embedding:
     Raises:
         UserError: what does not exist or does not fit, and how to mend it.
     """
-    _, splits = check_column_options(own, usage="wsol embed --index SHARDS --out EMBEDDINGS")
+    check_column_options(own, usage="wsol embed --index SHARDS --out EMBEDDINGS")
+    from wsol_dist.data.index import Index
+
+    splits = Index.load(own.index).chosen_splits(own.split)
     from wsol_dist.embedding import EmbedConfig, Embedding
 
     try:

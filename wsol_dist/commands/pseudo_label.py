@@ -82,7 +82,9 @@ def plan(own: argparse.Namespace, rest: list[str]) -> PseudoLabelling:
     recipe = config_of(own.target, overrides)
     own.index = own.index or recipe.data.index
     own.split = own.split or recipe.data.train_split
-    index, splits = check_column_options(own, usage="wsol pseudo-label RUN --index SHARDS --out LABELS")
+    check_column_options(own, usage="wsol pseudo-label RUN --index SHARDS --out LABELS")
+    index = Index.load(own.index)
+    splits = index.chosen_splits(own.split)
     given = [
         word
         for name in ("step", "threshold")

@@ -38,9 +38,8 @@ class Ahead(Generic[Batch]):
             while (shard := wanted.get()) is not None and not left.is_set():
                 try:
                     self.fetch(shard)
-                except Exception:
-                    # The loader process that needs it meets the same, and says so; asked for once is enough here.
-                    continue
+                except Exception:  # noqa: S112 - the loader process that needs it meets the same, and says so
+                    continue  # asked for once is enough here
                 asked.discard(shard)  # a full cache may drop it again
 
         for _ in range(self.NUM_THREADS):

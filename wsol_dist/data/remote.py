@@ -164,7 +164,7 @@ def with_retries(url: str, file: str, work: Callable[[Any, str], Any]) -> Any:
                     f"{url}/{file}: stays away: {tried} tries in {time.monotonic() - start:.0f} s, the last: "
                     f"{_words(error)}; once that is mended, the same command goes on"
                 ) from error
-            wait_s = FIRST_WAIT_S * 2 ** (tried - 1) * random.uniform(0.5, 1.5)
+            wait_s = FIRST_WAIT_S * 2 ** (tried - 1) * random.uniform(0.5, 1.5)  # noqa: S311 - spreads retries
             print(
                 f"{url}/{file}: try {tried} of {TRIES} failed: {_words(error)}; again in {wait_s:.1f} s",
                 file=sys.stderr,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import pickle  # noqa: TID251 - a file without a name, which no other process can open
 import tempfile
 from collections.abc import Iterator
 
@@ -46,7 +46,7 @@ class RowFile:
         if start < 0:
             raise IndexError(number)
         self._file.seek(start)
-        return pickle.load(self._file)
+        return pickle.load(self._file)  # noqa: S301 - what `put` wrote
 
     def __len__(self) -> int:
         return len(self.numbers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import pickle
+import pickle  # noqa: TID251 - a pipe from a process to its own children
 import signal
 import sys
 import threading
@@ -181,7 +181,7 @@ def _run_rank(
     )
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // procs))
     try:
-        function, args = pickle.loads(task)
+        function, args = pickle.loads(task)  # noqa: S301 - from the process that started this one
         function(ranks.start_group(), *args)
         ranks.stop_group()
         return

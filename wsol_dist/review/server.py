@@ -23,7 +23,7 @@ from wsol_dist.review.page import render
 from wsol_dist.review.pictures import SIDES_PX, Outside, Pictures
 
 HOST = "127.0.0.1"
-TOKEN_HEADER = "X-Review-Token"
+TOKEN_HEADER = "X-Review-Token"  # noqa: S105 - a header's name
 MOST_BYTES = 65536
 """Of a request's body."""
 MOST_PICTURES = 64

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from wsol_dist.config import Config
 from wsol_dist.errors import UserError
 
-SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only looked at
 MEMORY_INFO = Path("/proc/meminfo")
 GROUP = Path("/sys/fs/cgroup")
 GIB = 2**30

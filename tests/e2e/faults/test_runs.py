@@ -67,7 +67,7 @@ def test_a_run_goes_on_with_its_own_shards_only(prepared: Path, capsys: pytest.C
 @pytest.mark.slow
 def test_a_port_in_use(prepared: Path) -> None:
     with socket.socket() as other:
-        other.bind(("0.0.0.0", 0))
+        other.bind(("0.0.0.0", 0))  # noqa: S104 - the port is to be taken everywhere
         other.listen()
         port = other.getsockname()[1]
         code, text = finish(start(prepared, *TRAIN, "run", environment={"MASTER_PORT": str(port)}))

@@ -1,6 +1,6 @@
 """ILSVRC-2012 in its layouts."""
 
-import pickle
+import pickle  # noqa: TID251 - as a packing process gets it
 from pathlib import Path
 
 import pytest
@@ -147,7 +147,7 @@ def write_tars(root: Path) -> None:
 
 def test_the_official_tars_as_they_are(root):
     write_tars(root)
-    source = pickle.loads(pickle.dumps(imagenet.Source(imagenet.Options(root=root))))
+    source = pickle.loads(pickle.dumps(imagenet.Source(imagenet.Options(root=root))))  # noqa: S301 - its own
     items = list(source.items())
     assert [item.id for item in items[-2:]] == [f"val/ILSVRC2012_val_0000000{n}.JPEG" for n in (1, 2)]
     assert [item.labels for item in items] == [(label,) for label in range(1000)] + [(1,), (2,)]

@@ -118,7 +118,7 @@ def test_the_real_zip(real_data, tmp_path):
         40_000,
         2000,
     ]
-    assert all(item.id in source._boxes for item in items)
+    assert all(source.read(item).boxes_xyxy.shape == (1, 4) for item in items[::50])
     flags = ["--root", str(real_data), "--classes", "10", "--per-class", "30", "--samples-per-shard", "50"]
     for workers in ("1", "3"):
         assert (
