@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from wsol_dist.errors import UserError
+from wsol_dist.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from wsol_dist.data.index import Index
+
+Knobs = TypeVar("Knobs")
 
 
 def split_arguments(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -27,6 +31,52 @@ def split_arguments(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[a
             current = own if word.split("=")[0] in parser._option_string_actions else overrides
         current.append(word)
     return parser.parse_args(own), overrides
+
+
+def parse_knobs(
+    cls: type[Knobs], words: Sequence[str], *, prog: str, default: Knobs | None = None
+) -> Knobs:
+    """A dataclass whose fields are flags; with `--help` among the words they are printed, and the program ends.
+
+    Args:
+        default: the values of fields without a flag; without it those of the class.
+
+    Raises:
+        UserError: a flag that there is not, or a value that cannot be.
+    """
+    import tyro
+
+    given: dict[str, Any] = {} if default is None else {"default": default}
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            parsed, unknown = tyro.cli(cls, args=words, prog=prog, return_unknown_args=True, **given)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise UserError(_from_box(said.getvalue())) from None
+    if unknown:
+        # Only to name the flags: its parsing is not tyro's own.
+        raise UserError(_unknown(unknown[0], list(tyro.extras.get_parser(cls, **given)._option_string_actions)))
+    return parsed
+
+
+def _from_box(box: str) -> str:
+    """What tyro draws a box around, as one line: its first paragraph, and how the flag is written."""
+    rows = [row.strip("│ ") for row in box.splitlines() if not row.startswith(("╭", "╰"))]
+    end = next((number for number, row in enumerate(rows) if set(row) == {"─"}), len(rows))
+    message = " ".join(rows[:end]).removeprefix("Error parsing ")
+    flag = next((row for row in rows[end:] if row.startswith("--")), None)
+    return f"{message}; {f'write {flag}' if flag else '--help lists the flags'}"
+
+
+def _unknown(word: str, flags: list[str]) -> str:
+    """A word that is no flag, with the flags of its section, or of all."""
+    if not word.startswith("--"):
+        return f"{word!r}: no flag takes this word; --help lists what each takes"
+    section = word.rpartition(".")[0]
+    near = [flag for flag in flags if flag.rpartition(".")[0] == section]
+    return f"{word}: unknown flag; {did_you_mean(word, near or flags)}"
 
 
 def check_least(own: argparse.Namespace, least: Mapping[str, int]) -> None:

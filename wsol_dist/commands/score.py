@@ -91,7 +91,7 @@ def plan(own: argparse.Namespace, rest: list[str]) -> GivenWork:
     from wsol_dist.evaluator.identity import Identity, curve_knobs
     from wsol_dist.evaluator.refined import check_refine, refine_settings
     from wsol_dist.evaluator.work import Work
-    from wsol_dist.methods.base import MethodConfig
+    from wsol_dist.methods.config import MethodConfig
 
     try:
         knobs = tyro.cli(Knobs, args=rest, prog="wsol score")
