@@ -152,10 +152,12 @@ def _override_before(config: Config, arguments: list[str], *, prog: str) -> tupl
         raise UserError(
             f"--before.{max(of_run)}: this recipe has {len(config.before)} runs before it, counted from 0"
         )
-    runs = [
-        override(run, of_run.get(number, []), prog=f"{prog} --before.{number}")
-        for number, run in enumerate(config.before)
-    ]
+    runs = list(config.before)
+    for number, words in of_run.items():
+        try:
+            runs[number] = override(runs[number], words, prog=f"{prog} --before.{number}")
+        except UserError as error:
+            raise UserError(f"--before.{number}: {error}") from error
     return own, dataclasses.replace(config, before=tuple(runs))
 
 

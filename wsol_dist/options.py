@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from wsol_dist.data.index import Index
 
 Knobs = TypeVar("Knobs")
+_RULE = re.compile(r"^[─╰╯-]+$", re.MULTILINE)
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def split_arguments(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -34,19 +36,25 @@ def split_arguments(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[a
 
 
 def parse_knobs(
-    cls: type[Knobs], words: Sequence[str], *, prog: str, default: Knobs | None = None
+    cls: type[Knobs],
+    words: Sequence[str],
+    *,
+    prog: str,
+    default: Knobs | None = None,
+    description: str | None = None,
 ) -> Knobs:
     """A dataclass whose fields are flags; with `--help` among the words they are printed, and the program ends.
 
     Args:
         default: the values of fields without a flag; without it those of the class.
+        description: what the help begins with; without it the class's docstring.
 
     Raises:
         UserError: a flag that there is not, or a value that cannot be.
     """
     import tyro
 
-    given: dict[str, Any] = {} if default is None else {"default": default}
+    given: dict[str, Any] = {"description": description} | ({} if default is None else {"default": default})
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -54,24 +62,28 @@ def parse_knobs(
     except SystemExit as end:
         if not end.code:
             raise
-        raise UserError(_from_box(said.getvalue())) from None
+        raise UserError(_out_of_box(said.getvalue()).removeprefix(f"{cls.__name__}: ")) from None
     if unknown:
-        # Only to name the flags: its parsing is not tyro's own.
-        raise UserError(_unknown(unknown[0], list(tyro.extras.get_parser(cls, **given)._option_string_actions)))
+        flags = tyro.extras.get_parser(cls, **given)._option_string_actions
+        raise UserError(_unknown(unknown[0], list(flags)))
     return parsed
 
 
-def _from_box(box: str) -> str:
-    """What tyro draws a box around, as one line: its first paragraph, and how the flag is written."""
-    rows = [row.strip("│ ") for row in box.splitlines() if not row.startswith(("╭", "╰"))]
-    end = next((number for number, row in enumerate(rows) if set(row) == {"─"}), len(rows))
-    message = " ".join(rows[:end]).removeprefix("Error parsing ")
-    flag = next((row for row in rows[end:] if row.startswith("--")), None)
-    return f"{message}; {f'write {flag}' if flag else '--help lists the flags'}"
+def _out_of_box(box: str) -> str:
+    """What tyro draws a box around, as one line: its first paragraph, and how the flag is written.
+
+    Between title and paragraphs are rules, of ASCII where standard output takes nothing else.
+    """
+    rows = [_COLOUR.sub("", row).strip("│ ") for row in box.splitlines()][1:]
+    first, *rest = [part for part in _RULE.split("\n".join(rows)) if part.strip()] or [box]
+    message = " ".join(first.split()).removeprefix("Error parsing ").rstrip(".!")
+    flag = next((row for part in rest for row in part.splitlines() if row.startswith("--")), "[")
+    # A long one goes on in the next row.
+    return f"{message}; write {flag}" if flag.count("[") == flag.count("]") else message
 
 
 def _unknown(word: str, flags: list[str]) -> str:
-    """A word that is no flag, with the flags of its section, or of all."""
+    """A word that is no flag, with the flags of its section, or the nearest of all."""
     if not word.startswith("--"):
         return f"{word!r}: no flag takes this word; --help lists what each takes"
     section = word.rpartition(".")[0]

@@ -157,6 +157,8 @@ def read_state(checkpoint: Path) -> TrainState:
 
 def save_weights(path: Path, weights: dict[str, Tensor], *, metadata: dict[str, str]) -> None:
     """A state dict as safetensors, with what it belongs to in the metadata."""
+    from safetensors.torch import save_file  # brings torch
+
     save_file(
         {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}, path, metadata
     )
