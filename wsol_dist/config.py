@@ -1,7 +1,7 @@
 """Recipes: YAML -> one frozen tree of dataclasses, checked whole, overridden on the command line.
 
 Order: defaults < the recipe's `base` < the recipe < the command line. No interpolation, one level of `base`.
-This module imports no torch; naming a method imports that method's file.
+Reading one imports no torch: of a method of this package only its knobs are imported.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from wsol_dist.data.config import DataConfig
 from wsol_dist.engine.config import TrainConfig
 from wsol_dist.errors import UserError, did_you_mean
 from wsol_dist.metrics.config import EvaluateConfig, RefineConfig, ValConfig
-from wsol_dist.options import split_arguments
-from wsol_dist.registry import method_class
+from wsol_dist.options import parse_knobs, split_arguments
+from wsol_dist.registry import config_class
 from wsol_dist.report.config import TrackConfig
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -91,8 +91,8 @@ def load(recipe: str, overrides: list[str] | None = None) -> Config:
     """The resolved configuration of a recipe's name or file with command-line overrides.
 
     Raises:
-        UserError: every mistake of the recipe at once, a line each.
-        SystemExit: after tyro printed a command-line mistake (code 2) or the help (code 0).
+        UserError: every mistake of the recipe at once, a line each; the first of the command line.
+        SystemExit: after the help was printed.
     """
     config = from_dict(_with_base(recipe_path(recipe)), origin=recipe)
     return override(config, overrides or [], prog=f"wsol ... {recipe}")
@@ -127,10 +127,7 @@ def override(config: Config, arguments: list[str], *, prog: str) -> Config:
     # The class docstring and the field's help are found on the base; only the method's type is narrowed here.
     narrowed.__doc__ = Config.__doc__
     default = narrowed(**{f.name: getattr(config, f.name) for f in dataclasses.fields(config)})
-    try:
-        chosen = tyro.cli(narrowed, default=default, args=arguments, prog=prog, console_outputs=True)
-    except ValueError as error:
-        raise UserError(f"{' '.join(arguments)}: {error}") from error
+    chosen = parse_knobs(narrowed, arguments, prog=prog, default=default)
     return Config(**{f.name: getattr(chosen, f.name) for f in dataclasses.fields(Config)})
 
 
@@ -155,10 +152,12 @@ def _override_before(config: Config, arguments: list[str], *, prog: str) -> tupl
         raise UserError(
             f"--before.{max(of_run)}: this recipe has {len(config.before)} runs before it, counted from 0"
         )
-    runs = [
-        override(run, of_run.get(number, []), prog=f"{prog} --before.{number}")
-        for number, run in enumerate(config.before)
-    ]
+    runs = list(config.before)
+    for number, words in of_run.items():
+        try:
+            runs[number] = override(runs[number], words, prog=f"{prog} --before.{number}")
+        except UserError as error:
+            raise UserError(f"--before.{number}: {error}") from error
     return own, dataclasses.replace(config, before=tuple(runs))
 
 
@@ -195,7 +194,7 @@ def from_dict(raw: dict[str, Any], *, origin: str) -> Config:
     if not isinstance(method_raw, dict) or "name" not in method_raw:
         raise UserError(f"{origin}: method.name is missing; write  method: {{name: ts_cam, ...}}")
     method_name = str(method_raw["name"])
-    method_config = method_class(method_name).Config
+    method_config = config_class(method_name)
     knobs = {key: value for key, value in method_raw.items() if key != "name"}
     problems: list[str] = []
     places = _places(Config, "") | {"name": ["name", "method.name"]}

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
-from wsol_dist.errors import UserError
+from wsol_dist.errors import UserError, did_you_mean
+
+Knobs = TypeVar("Knobs")
+_RULE = re.compile(r"^[─╰╯-]+$", re.MULTILINE)
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def split_arguments(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -23,6 +30,62 @@ def split_arguments(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[a
             current = own if word.split("=")[0] in parser._option_string_actions else overrides
         current.append(word)
     return parser.parse_args(own), overrides
+
+
+def parse_knobs(
+    cls: type[Knobs],
+    words: Sequence[str],
+    *,
+    prog: str,
+    default: Knobs | None = None,
+    description: str | None = None,
+) -> Knobs:
+    """A dataclass whose fields are flags; with `--help` among the words they are printed, and the program ends.
+
+    Args:
+        default: the values of fields without a flag; without it those of the class.
+        description: what the help begins with; without it the class's docstring.
+
+    Raises:
+        UserError: a flag that there is not, or a value that cannot be.
+    """
+    import tyro
+
+    given: dict[str, Any] = {"description": description} | ({} if default is None else {"default": default})
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            parsed, unknown = tyro.cli(cls, args=words, prog=prog, return_unknown_args=True, **given)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise UserError(_out_of_box(said.getvalue()).removeprefix(f"{cls.__name__}: ")) from None
+    if unknown:
+        flags = tyro.extras.get_parser(cls, **given)._option_string_actions
+        raise UserError(_unknown(unknown[0], list(flags)))
+    return parsed
+
+
+def _out_of_box(box: str) -> str:
+    """What tyro draws a box around, as one line: its first paragraph, and how the flag is written.
+
+    Between title and paragraphs are rules, of ASCII where standard output takes nothing else.
+    """
+    rows = [_COLOUR.sub("", row).strip("│ ") for row in box.splitlines()][1:]
+    first, *rest = [part for part in _RULE.split("\n".join(rows)) if part.strip()] or [box]
+    message = " ".join(first.split()).removeprefix("Error parsing ").rstrip(".!")
+    flag = next((row for part in rest for row in part.splitlines() if row.startswith("--")), "[")
+    # A long one goes on in the next row.
+    return f"{message}; write {flag}" if flag.count("[") == flag.count("]") else message
+
+
+def _unknown(word: str, flags: list[str]) -> str:
+    """A word that is no flag, with the flags of its section, or the nearest of all."""
+    if not word.startswith("--"):
+        return f"{word!r}: no flag takes this word; --help lists what each takes"
+    section = word.rpartition(".")[0]
+    near = [flag for flag in flags if flag.rpartition(".")[0] == section]
+    return f"{word}: unknown flag; {did_you_mean(word, near or flags)}"
 
 
 def check_least(own: argparse.Namespace, least: Mapping[str, int]) -> None:

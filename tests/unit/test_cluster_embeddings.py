@@ -17,10 +17,10 @@ from wsol_dist.data.columns import Column
 from wsol_dist.data.index import Index
 from wsol_dist.data.stream import ShardReader
 from wsol_dist.errors import UserError
-from wsol_dist.methods.cam import CAM
-from wsol_dist.methods.molt import MOLT
-from wsol_dist.methods.segmenter import Segmenter
-from wsol_dist.methods.ts_cam import TSCAM
+from wsol_dist.methods.cam.network import CAM
+from wsol_dist.methods.molt.network import MOLT
+from wsol_dist.methods.segmenter.network import Segmenter
+from wsol_dist.methods.ts_cam.network import TSCAM
 from wsol_dist.ranks import Ranks
 from wsol_dist.regions.kmeans import KMeans, KMeansConfig
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,11 +92,46 @@ def test_yaml_runs_no_code(tmp_path: Path) -> None:
         read_yaml(path)
 
 
-def test_a_wrong_flag_ends_with_code_2(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        load("quickstart", ["--train.epoch", "3"])
-    assert stop.value.code == 2
-    assert "--train.epochs" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (
+            ["--train.epoch", "3"],
+            ["--train.epoch: unknown flag; did you mean '--train.epochs'?", "--train.lr,"],
+        ),
+        (["--trian.epochs", "3"], ["--trian.epochs: unknown flag; did you mean '--train.epochs'?"]),
+        (["--data.workers", "-1"], ["data: workers must be 0 or more, given -1"]),
+        (["--data.workers", "x"], ["--data.workers: ", "'x'", "write --data.workers INT"]),
+        (["--train.schedule", "x"], ["'x'", "--train.schedule", "constant", "poly"]),
+        (["--seed", "-1"], ["seed must be 0 or more, given -1"]),
+        (["--seed", "1", "2"], ["'2': no flag takes this word"]),
+        (["--seed"], ["'--seed'"]),
+        (["--before.0.train.epoch", "3"], ["--before.0: --train.epoch: unknown flag", "'--train.epochs'"]),
+    ],
+    ids=lambda value: " ".join(value) if "--" in value[0] else "",
+)
+def test_a_wrong_flag_is_one_line(
+    flags: list[str], words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    with pytest.raises(UserError) as error:
+        load("weight-map-1", flags)
+    said = str(error.value)
+    assert "\n" not in said
+    assert not set("│|╭╰─") & set(said)
+    assert all(word in said for word in words), said
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_wrong_flag_is_the_same_line_on_any_terminal(encoding: str) -> None:
+    command = [sys.executable, "-m", "wsol_dist.cli", "show", "quickstart", "--data.workers", "x"]
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "COLUMNS": "60"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: --data.workers: invalid literal for int() with base 10: 'x'; write --data.workers INT\n"
+    )
 
 
 def test_a_value_of_an_override_is_no_recipe() -> None:

@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 import torch
 
-from wsol_dist.regions.crf import CRFConfig, mean_field
+from wsol_dist.regions.config import CRFConfig
+from wsol_dist.regions.crf import mean_field
 from wsol_dist.regions.label_maps import IGNORE, label_maps
 
 EVERY = CRFConfig(iterations=3, radius=7, step_px=1, smooth_px=2.0, appearance_px=4.0, colour=40.0)

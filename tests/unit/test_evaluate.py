@@ -26,7 +26,8 @@ from wsol_dist.evaluator import record, scoring
 from wsol_dist.evaluator.counting import check_counted, check_unique
 from wsol_dist.evaluator.evaluate import evaluate_checkpoint
 from wsol_dist.evaluator.identity import Identity, identify
-from wsol_dist.methods.base import Localization, Method, MethodConfig, top_class
+from wsol_dist.methods.base import Localization, Method, top_class
+from wsol_dist.methods.config import MethodConfig
 from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.metrics.config import EvaluateConfig
 from wsol_dist.metrics.pxap import PxAP

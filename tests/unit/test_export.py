@@ -18,7 +18,7 @@ from wsol_dist.cli import main
 from wsol_dist.errors import UserError
 from wsol_dist.exporting import export as exporting
 from wsol_dist.exporting.graph import Deployed, save_onnx, to_program
-from wsol_dist.methods.mmcst import MMCSTConfig
+from wsol_dist.methods.mmcst.config import MMCSTConfig
 from wsol_dist.registry import METHODS, method_class
 
 FILES = {

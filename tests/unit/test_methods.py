@@ -10,9 +10,12 @@ from safetensors.torch import load_file, save_file
 
 from wsol_dist.errors import UserError
 from wsol_dist.methods.base import Method
-from wsol_dist.methods.cam import CAM, CAMConfig
-from wsol_dist.methods.molt import MOLT, MOLTConfig, combine_maps, min_max, resize_square
-from wsol_dist.methods.ts_cam import TSCAM, TSCAMConfig, pooled_conv3x3
+from wsol_dist.methods.cam.config import CAMConfig
+from wsol_dist.methods.cam.network import CAM
+from wsol_dist.methods.molt.config import MOLTConfig
+from wsol_dist.methods.molt.network import MOLT, combine_maps, min_max, resize_square
+from wsol_dist.methods.ts_cam.config import TSCAMConfig
+from wsol_dist.methods.ts_cam.network import TSCAM, pooled_conv3x3
 from wsol_dist.models.config import ViTConfig
 from wsol_dist.registry import METHODS, method_class
 

@@ -19,9 +19,10 @@ from wsol_dist.data.columns import Column
 from wsol_dist.data.index import Index
 from wsol_dist.data.stream import evaluation_batches
 from wsol_dist.errors import UserError
-from wsol_dist.methods.base import GivenData
-from wsol_dist.methods.context_loss import contrastive_loss, l1_loss
-from wsol_dist.methods.mmcst import MMCST, MMCSTConfig, gwrp
+from wsol_dist.methods.config import GivenData
+from wsol_dist.methods.mmcst.config import MMCSTConfig
+from wsol_dist.methods.mmcst.context_loss import contrastive_loss, l1_loss
+from wsol_dist.methods.mmcst.network import MMCST, gwrp
 from wsol_dist.methods.multiscale import localize_views, view_sides
 from wsol_dist.models.attention import run_blocks_with_inputs, spread_by_attention
 from wsol_dist.models.clip import text_embeddings
@@ -290,7 +291,7 @@ def test_a_mirrored_image_with_flip_gives_the_mirrored_map():
 
 
 def test_views_are_summed_on_the_largest_grid():
-    from wsol_dist.methods.cam import CAM
+    from wsol_dist.methods.cam.network import CAM
 
     torch.manual_seed(0)
     cam = CAM(CAM.tiny_config(), 4).eval()

@@ -31,7 +31,8 @@ from wsol_dist.errors import UserError
 from wsol_dist.evaluator import record
 from wsol_dist.evaluator.evaluate import evaluate_checkpoint
 from wsol_dist.evaluator.identity import Identity
-from wsol_dist.methods.base import Localization, Method, MethodConfig
+from wsol_dist.methods.base import Localization, Method
+from wsol_dist.methods.config import MethodConfig
 from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.metrics.centre_miou import columns_in_box
 from wsol_dist.metrics.config import EvaluateConfig

@@ -14,7 +14,8 @@ from tests.unit import brute_force
 from wsol_dist.data.decode import decode_rgb
 from wsol_dist.data.sample import Sample
 from wsol_dist.data.sources import caltech_101, imagenet
-from wsol_dist.methods.cam import CAM, CAMConfig
+from wsol_dist.methods.cam.config import CAMConfig
+from wsol_dist.methods.cam.network import CAM
 from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.metrics.base import Scored
 from wsol_dist.metrics.config import EvaluateConfig

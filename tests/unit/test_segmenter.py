@@ -26,15 +26,17 @@ from wsol_dist.engine.schedule import build_schedule
 from wsol_dist.errors import UserError
 from wsol_dist.evaluator.evaluate import evaluate_checkpoint
 from wsol_dist.evaluator.record import by_class_json
-from wsol_dist.methods.base import Localization, Method, MethodConfig
-from wsol_dist.methods.segmenter import Segmenter, SegmenterConfig
+from wsol_dist.methods.base import Localization, Method
+from wsol_dist.methods.config import MethodConfig
+from wsol_dist.methods.segmenter.config import SegmenterConfig
+from wsol_dist.methods.segmenter.network import Segmenter
 from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.metrics.config import EvaluateConfig
 from wsol_dist.metrics.seg_miou import argmax_at, confusion
 from wsol_dist.models.config import CNNConfig
 from wsol_dist.models.resnet38 import ResNet38
 from wsol_dist.ranks import Ranks
-from wsol_dist.regions.crf import CRFConfig
+from wsol_dist.regions.config import CRFConfig
 from wsol_dist.report.images import class_iou_table
 from wsol_dist.report.run_data import EvalRecord, RunData
 from wsol_dist.report.table import print_by_class

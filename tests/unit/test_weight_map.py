@@ -12,8 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from wsol_dist.errors import UserError
-from wsol_dist.methods.cam import CAM, CAMConfig
-from wsol_dist.methods.weight_map import WeightMap, WeightMapConfig
+from wsol_dist.methods.cam.config import CAMConfig
+from wsol_dist.methods.cam.network import CAM
+from wsol_dist.methods.weight_map.config import WeightMapConfig
+from wsol_dist.methods.weight_map.network import WeightMap
 from wsol_dist.models.config import CNNConfig
 from wsol_dist.models.unet import UNet
 

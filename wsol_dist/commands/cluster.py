@@ -8,19 +8,16 @@ the number of processes. With --show ID it draws image, superpixels, clusters an
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import tyro
+from typing import TYPE_CHECKING
 
 from wsol_dist.data.index import Index
 from wsol_dist.data.parallel import num_cores
 from wsol_dist.errors import UserError
-from wsol_dist.options import add_column_options, check_column_options, part_of, split_arguments
+from wsol_dist.options import add_column_options, check_column_options, parse_knobs, part_of, split_arguments
 from wsol_dist.regions.cluster import BACKENDS, ClusterConfig, backend_class
 
 if TYPE_CHECKING:
@@ -36,7 +33,7 @@ def main(argv: list[str]) -> int:
     if not words or words != argv:
         parser.print_help()
         print(f"\nThe knobs of --backend {own.backend} are flags too:\n")
-        tyro.cli(backend_class(own.backend).Config, args=["--help"], prog="wsol cluster ...")
+        parse_knobs(backend_class(own.backend).Config, ["--help"], prog="wsol cluster ...")
         return 0
     if own.show:
         return _show(own, rest)
@@ -150,21 +147,9 @@ def knobs(backend: str, rest: list[str]) -> ClusterConfig:
     Raises:
         UserError: an unknown backend, or a value that cannot be.
     """
-    config_class = backend_class(backend).Config
-    # tyro tells what __post_init__ refuses in a box; ours is one line.
-    unchecked = dataclasses.make_dataclass(
-        config_class.__name__,
-        [],
-        bases=(config_class,),
-        frozen=True,
-        kw_only=True,
-        namespace={"__post_init__": lambda self: None},
-    )
-    unchecked.__doc__ = config_class.__doc__
-    parsed: Any = tyro.cli(unchecked, args=rest, prog="wsol cluster")
     try:
-        return config_class(**{one.name: getattr(parsed, one.name) for one in dataclasses.fields(parsed)})
-    except ValueError as error:
+        return parse_knobs(backend_class(backend).Config, rest, prog="wsol cluster")
+    except UserError as error:
         raise UserError(f"--backend {backend}: {error}") from error
 
 

@@ -13,10 +13,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
-import tyro
-
-from wsol_dist.errors import UserError
-from wsol_dist.options import add_column_options, check_column_options, split_arguments
+from wsol_dist.options import add_column_options, check_column_options, parse_knobs, split_arguments
 
 if TYPE_CHECKING:
     from wsol_dist.embedding import Embedding
@@ -30,7 +27,7 @@ def main(argv: list[str]) -> int:
 
         parser.print_help()
         print("\nThe knobs are flags too:\n")
-        tyro.cli(EmbedConfig, args=["--help"], prog="wsol embed ...")
+        parse_knobs(EmbedConfig, ["--help"], prog="wsol embed ...")
         return 0
     own, rest = split_arguments(parser, argv)
     task = plan(own, rest)
@@ -61,10 +58,7 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Embedding:
     splits = Index.load(own.index).chosen_splits(own.split)
     from wsol_dist.embedding import EmbedConfig, Embedding
 
-    try:
-        config = tyro.cli(EmbedConfig, args=rest, prog="wsol embed")
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    config = parse_knobs(EmbedConfig, rest, prog="wsol embed")
     return Embedding(
         index=own.index,
         out=own.out,

@@ -176,14 +176,14 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Work:
     Raises:
         UserError: what does not exist or does not fit, and how to mend it.
     """
-    from wsol_dist.evaluator.identity import identify
-    from wsol_dist.evaluator.work import Work
-
     if own.final_split:
         raise UserError("--final-split: goes with --follow; without it --split names what is scored")
     target = Path(own.target)
     is_run = (target / "config.yaml").is_file()
     config = config_of(own.target, rest)
+    from wsol_dist.evaluator.identity import identify  # behind the flags: it brings torch
+    from wsol_dist.evaluator.work import Work
+
     weights, step, checkpoint = find_weights(own, target if is_run else None)
     splits = names_of(own.split) or ("test",)
     index = own.index or config.data.index

@@ -16,11 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tyro
-
 from wsol_dist.data.index import Index
 from wsol_dist.errors import UserError
-from wsol_dist.options import add_column_options, check_column_options, split_arguments
+from wsol_dist.options import add_column_options, check_column_options, parse_knobs, split_arguments
 
 if TYPE_CHECKING:
     from wsol_dist.evaluator.work import Work
@@ -38,7 +36,7 @@ def main(argv: list[str]) -> int:
 
         parser.print_help()
         print("\nThe knobs of label maps are flags too:\n")
-        tyro.cli(LabelConfig, args=["--help"], prog="wsol pseudo-label ...")
+        parse_knobs(LabelConfig, ["--help"], prog="wsol pseudo-label ...")
         return 0
     own, rest = split_arguments(parser, argv)
     task = plan(own, rest)
@@ -75,11 +73,12 @@ def plan(own: argparse.Namespace, rest: list[str]) -> PseudoLabelling:
         UserError: what does not exist or does not fit, and how to mend it.
     """
     from wsol_dist.commands.evaluate import config_of, load_work
-    from wsol_dist.pseudo_labels import PseudoLabelling, check_labelling
 
     knobs, overrides = _parted(rest)
-    config = _knobs(knobs)
     recipe = config_of(own.target, overrides)
+    from wsol_dist.pseudo_labels import PseudoLabelling, check_labelling  # behind the recipe: it brings torch
+
+    config = _knobs(knobs)
     own.index = own.index or recipe.data.index
     own.split = own.split or recipe.data.train_split
     check_column_options(own, usage="wsol pseudo-label RUN --index SHARDS --out LABELS")
@@ -146,7 +145,4 @@ def _parted(words: list[str]) -> tuple[list[str], list[str]]:
 def _knobs(words: list[str]) -> LabelConfig:
     from wsol_dist.pseudo_labels import LabelConfig
 
-    try:
-        return tyro.cli(LabelConfig, args=words, prog="wsol pseudo-label")
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    return parse_knobs(LabelConfig, words, prog="wsol pseudo-label")

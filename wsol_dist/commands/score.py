@@ -13,13 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tyro
-
 from wsol_dist.config import Config
 from wsol_dist.data.index import Index
 from wsol_dist.errors import UserError
 from wsol_dist.metrics.config import EvaluateConfig, RefineConfig, ValConfig
-from wsol_dist.options import check_least, split_arguments
+from wsol_dist.options import check_least, parse_knobs, split_arguments
 from wsol_dist.report.config import TrackConfig
 
 if TYPE_CHECKING:
@@ -91,12 +89,9 @@ def plan(own: argparse.Namespace, rest: list[str]) -> GivenWork:
     from wsol_dist.evaluator.identity import Identity, curve_knobs
     from wsol_dist.evaluator.refined import check_refine, refine_settings
     from wsol_dist.evaluator.work import Work
-    from wsol_dist.methods.base import MethodConfig
+    from wsol_dist.methods.config import MethodConfig
 
-    try:
-        knobs = tyro.cli(Knobs, args=rest, prog="wsol score")
-    except ValueError as error:
-        raise UserError(f"{' '.join(rest)}: {error}") from error
+    knobs = parse_knobs(Knobs, rest, prog="wsol score")
     check_threshold(own.threshold)
     index, val = Index.load(own.index), knobs.val.split
     given = {val: Given(maps=own.val_maps, predictions=own.val_predictions)} if own.val_maps else {}

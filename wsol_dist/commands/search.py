@@ -67,10 +67,7 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Search:
     Raises:
         UserError: what does not exist or does not fit, and how to mend it.
     """
-    from wsol_dist.clustering.search import Search
     from wsol_dist.commands.evaluate import held_out_split, load_work
-    from wsol_dist.data.index import Index
-    from wsol_dist.evaluator.refined import open_labels
 
     check_least(own, {"trials": 1, "seed": 0, "workers": 0, "images": 1, "size_px": 2})
     backends = names_of(own.backends)
@@ -78,6 +75,10 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Search:
         if name not in BACKENDS:
             raise UserError(f"--backends: unknown backend {name!r}; {did_you_mean(name, sorted(BACKENDS))}")
     split = held_out_split(own.target, rest)
+    from wsol_dist.clustering.search import Search  # behind the flags: it brings torch
+    from wsol_dist.data.index import Index
+    from wsol_dist.evaluator.refined import open_labels
+
     work = load_work(own.target, index=own.index, splits=(split,), init=own.init, overrides=rest)
     if work.config.refine.labels is not None:
         raise UserError(

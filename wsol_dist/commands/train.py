@@ -12,8 +12,6 @@ from wsol_dist.config import Config, parse_with_recipe
 from wsol_dist.engine.stop import STOPPED, STOPPED_LINE, Stop
 from wsol_dist.first_error import told_once
 from wsol_dist.launching.requeue import is_first_rank, requeue
-from wsol_dist.trainer.preflight import check, prepare_folder
-from wsol_dist.trainer.stages import stages
 
 if TYPE_CHECKING:
     from wsol_dist.data.index import Index
@@ -54,6 +52,8 @@ def _train(config: Config, folder: Path, stop: Stop) -> int:
     from wsol_dist.engine.checkpoint import sweep
     from wsol_dist.engine.lock import RunLock
     from wsol_dist.first_error import FirstError
+    from wsol_dist.trainer.preflight import check, prepare_folder
+    from wsol_dist.trainer.stages import stages
 
     lock = RunLock()
     own = ranks.from_environment()

@@ -15,13 +15,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from wsol_dist.engine.run_state import kept_steps
 from wsol_dist.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FOLDER = "checkpoints"
 WEIGHTS = "model.safetensors"
@@ -155,6 +157,8 @@ def read_state(checkpoint: Path) -> TrainState:
 
 def save_weights(path: Path, weights: dict[str, Tensor], *, metadata: dict[str, str]) -> None:
     """A state dict as safetensors, with what it belongs to in the metadata."""
+    from safetensors.torch import save_file  # brings torch
+
     save_file(
         {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}, path, metadata
     )

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsol_dist.methods.base import Classes, Localization
-from wsol_dist.methods.molt import resize_square
+from wsol_dist.methods.molt.network import resize_square
 
 Localize = Callable[[Tensor, Classes], Localization]
 

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
-Direction = Literal["class_query", "patch_query"]
-"""`class_query`: A[:, 0, 1:], the class token asks, the patches are the keys. `patch_query`: A[:, 1:, 0]."""
+from wsol_dist.models.config import Direction
 
 CHUNK_ELEMENTS = 1 << 24
 """Most scores held at once for `patch_query`: 64 MiB in float32."""

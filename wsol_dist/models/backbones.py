@@ -15,8 +15,8 @@ from timm.models.vision_transformer import Attention, Block, VisionTransformer, 
 from torch import Tensor, nn
 
 from wsol_dist.errors import UserError
-from wsol_dist.models.attention import BoundedLength, Direction, run_blocks_with_row
-from wsol_dist.models.config import CONV_STEM, ViTConfig
+from wsol_dist.models.attention import BoundedLength, run_blocks_with_row
+from wsol_dist.models.config import CONV_STEM, Direction, ViTConfig
 from wsol_dist.models.stems import StemEmbed, build_stem, build_timm
 from wsol_dist.models.weights import (
     State,

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 CONV_STEM = "conv"
+Direction = Literal["class_query", "patch_query"]
+"""`class_query`: A[:, 0, 1:], the class token asks, the patches are the keys. `patch_query`: A[:, 1:, 0]."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,12 +10,14 @@ import hashlib
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 
 from wsol_dist.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
 
 COLUMN_NAME = "clusters"
 """Of the derived column that holds label maps."""
@@ -71,6 +73,8 @@ class Backend:
     """Whether `label` has a use for patch embeddings."""
 
     def __init__(self, config: Any, device: torch.device | None = None) -> None:
+        import torch  # not by `wsol cluster` until it clusters
+
         self.config = config
         self.device = device or torch.device("cpu")
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from wsol_dist.regions.crf import CRFConfig, mean_field
+from wsol_dist.regions.config import CRFConfig
+from wsol_dist.regions.crf import mean_field
 from wsol_dist.regions.refine import enlarge
 
 IGNORE = 255

@@ -17,6 +17,7 @@ from wsol_dist.data.pairs import check_classes as check_pairs
 from wsol_dist.engine.checkpoint import complete_checkpoints
 from wsol_dist.engine.lock import RunLock
 from wsol_dist.errors import UserError, did_you_mean
+from wsol_dist.methods.config import GivenData
 
 CONFIG_FILE = "config.yaml"
 MAY_CHANGE = (
@@ -106,8 +107,6 @@ def check_data(config: Config, index: Index) -> None:
         UserError: several labels an image for a method of one, an image without any, embeddings or label maps that are
             not wanted, not there, or of something else.
     """
-    from wsol_dist.methods.base import GivenData
-
     data, method = config.data, config.method
     if index.multi_label:
         if not method.takes_multi_label:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wsol_dist.config import Config
 from wsol_dist.engine import checkpoint
 from wsol_dist.engine.run_state import BEFORE_FOLDER
 from wsol_dist.errors import UserError
-from wsol_dist.methods.base import Method
-from wsol_dist.models.weights import read_state
+
+if TYPE_CHECKING:
+    from wsol_dist.methods.base import Method
 
 
 def stages(config: Config, folder: Path) -> list[tuple[Config, Path]]:
@@ -43,6 +45,8 @@ def take_before(method: Method, config: Config, folder: Path) -> list[str]:
     Raises:
         UserError: one of them has no checkpoint, or does not fit.
     """
+    from wsol_dist.models.weights import read_state
+
     notes = []
     for run, place in stages(config, folder)[:-1]:
         found = checkpoint.complete_checkpoints(place)

@@ -54,24 +54,6 @@ def test_verify_finds_damage(own_shards: Path, what: str, capsys: pytest.Capture
     assert any(row.pattern(tmp).fullmatch(line) for line in capsys.readouterr().out.splitlines())
 
 
-@pytest.mark.parametrize(
-    ("what", "flag"),
-    [
-        ("misspelt flag", ["--train.epoch", "3"]),
-        ("negative number on the command line", ["--data.workers", "-1"]),
-    ],
-)
-def test_a_wrong_flag_is_told_in_a_box(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str, flag: list[str]
-) -> None:
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["show", "quickstart", *flag])
-    assert stop.value.code == 2
-    said = capsys.readouterr().err
-    assert fault(what).pattern(tmp_path).search(" ".join(said.split()))
-    assert "Traceback" not in said
-
-
 def test_a_real_process_ends_with_code_2_and_no_traceback(tmp_path: Path) -> None:
     command = [FRESH, "-m", "wsol_dist.cli", "show", "quikstart"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)

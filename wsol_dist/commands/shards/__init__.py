@@ -14,6 +14,7 @@ import tyro
 
 from wsol_dist.data import sources
 from wsol_dist.errors import UserError, did_you_mean
+from wsol_dist.options import parse_knobs
 from wsol_dist.progress import progress
 
 USAGE = """usage: wsol shards {pack,verify,ls,show,cat,report} ...
@@ -129,7 +130,7 @@ def _parse_pack(name: str, options_class: type, argv: list[str]) -> tuple[Any, A
     both = dataclasses.make_dataclass(
         "Pack", [("pack", flat[PackOptions]), ("source", flat[options_class])], frozen=True, kw_only=True
     )
-    parsed: Any = tyro.cli(both, args=argv, prog=f"shards/pack.py {name}", description=sources.summary(name))
+    parsed: Any = parse_knobs(both, argv, prog=f"shards/pack.py {name}", description=sources.summary(name))
     return parsed.pack, parsed.source
 
 
@@ -175,7 +176,7 @@ def _verify(argv: list[str]) -> int:
     from wsol_dist.data.index import Index
     from wsol_dist.data.verify import verify
 
-    options = tyro.cli(VerifyOptions, args=argv, prog="wsol shards verify")
+    options = parse_knobs(VerifyOptions, argv, prog="wsol shards verify")
     total = sum(split.num_samples for split in Index.load(options.folder, check_files=False).splits.values())
     with progress("verifying", total) as told:
         problems = verify(options.folder, deep=options.deep, workers=options.workers, progress=told)
@@ -190,7 +191,7 @@ def _list(argv: list[str]) -> int:
     from wsol_dist.data.index import Index
     from wsol_dist.data.look import folder_lines
 
-    options = tyro.cli(ListOptions, args=argv, prog="wsol shards ls")
+    options = parse_knobs(ListOptions, argv, prog="wsol shards ls")
     for line in folder_lines(Index.load(options.folder)):
         print(line)
     return 0
@@ -200,7 +201,7 @@ def _show(argv: list[str]) -> int:
     from wsol_dist.data.index import Index
     from wsol_dist.data.look import find_sample, sample_lines
 
-    options = tyro.cli(ShowOptions, args=argv, prog="wsol shards show")
+    options = parse_knobs(ShowOptions, argv, prog="wsol shards show")
     index = Index.load(options.folder)
     for line in sample_lines(index, *find_sample(index, options.id)):
         print(line)
@@ -211,7 +212,7 @@ def _cat(argv: list[str]) -> int:
     from wsol_dist.data.index import Index
     from wsol_dist.data.look import find_sample, member
 
-    options = tyro.cli(CatOptions, args=argv, prog="wsol shards cat")
+    options = parse_knobs(CatOptions, argv, prog="wsol shards cat")
     _, stored = find_sample(Index.load(options.folder), options.id)
     sys.stdout.buffer.write(member(stored, options.member))
     sys.stdout.buffer.flush()
@@ -222,7 +223,7 @@ def _report(argv: list[str]) -> int:
     from wsol_dist.commands.shards.report import write_report
     from wsol_dist.data.index import Index
 
-    options = tyro.cli(ReportOptions, args=argv, prog="wsol shards report")
+    options = parse_knobs(ReportOptions, argv, prog="wsol shards report")
     for name, given in (("--samples", options.samples), ("--workers", options.workers)):
         if given < 0:
             raise UserError(f"{name}: {given} given; 0 or more allowed")

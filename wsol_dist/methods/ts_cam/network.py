@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,44 +10,17 @@ from wsol_dist.methods.base import (
     Classes,
     Localization,
     Method,
-    MethodConfig,
     label_accuracy,
     label_loss,
     pick_maps,
     top_class,
 )
-from wsol_dist.models.attention import Direction
+from wsol_dist.methods.ts_cam.config import TSCAMConfig
 from wsol_dist.models.backbones import build_vit
 from wsol_dist.models.config import ViTConfig
 
 BACKBONE = "backbone."
 POS_EMBED = "backbone.vit.pos_embed"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TSCAMConfig(MethodConfig):
-    """One scale of a vision transformer with a convolutional head on its patch tokens."""
-
-    image_px: int = 224
-    """Side of the input in pixels; a multiple of the backbone's stride."""
-    backbone: ViTConfig = field(default_factory=ViTConfig)
-    """The transformer."""
-    attention_direction: Direction = "class_query"
-    """class_query: the class token asks the patches, A[:, 0, 1:]; patch_query: they ask it, A[:, 1:, 0]."""
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Pixel mean of the backbone's weights, of values in 0..1."""
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """Pixel standard deviation of the backbone's weights, of values in 0..1."""
-
-    @property
-    def takes_multi_label(self) -> bool:
-        return True
-
-    def __post_init__(self) -> None:
-        if self.image_px <= 0:
-            raise ValueError(f"method.image_px: {self.image_px} is not positive")
-        if min(self.std) <= 0:
-            raise ValueError(f"method.std: {self.std} is not positive")
 
 
 class TSCAM(Method):
