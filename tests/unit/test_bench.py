@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.forkserver import FRESH
+
 BENCH = Path(__file__).parents[2] / "bench"
 SCRIPTS = sorted(path.name for path in BENCH.glob("*.py") if not path.name.startswith("_"))
 RATIO = re.compile(r"ratio (\S+) (\d+\.\d+) vs (\S.*)")
@@ -20,11 +22,12 @@ def test_there_are_benches() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.apart
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_bench_runs_and_ends_with_its_ratios(script: str, tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "WSOL_DATA"} | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, str(BENCH / script), "--quick"],
+        [FRESH if script == "start.py" else sys.executable, str(BENCH / script), "--quick"],
         capture_output=True,
         text=True,
         env=environment,

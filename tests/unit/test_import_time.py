@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 
 import pytest
 
+from tests.forkserver import FRESH
 from wsol_dist.config import recipe_names
 
 SLOW = ("torch", "torchvision", "timm", "deepspeed", "open_clip", "wandb", "matplotlib", "polars", "submitit")
@@ -32,7 +32,7 @@ print(json.dumps(found))
 
 def imported_by(*calls: list[str], slow: tuple[str, ...] = SLOW) -> list[list]:
     """Exit code of each call, and what of the slow modules was imported behind it, in one fresh process."""
-    command = [sys.executable, "-c", CALL, json.dumps(calls), json.dumps(slow)]
+    command = [FRESH, "-c", CALL, json.dumps(calls), json.dumps(slow)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
