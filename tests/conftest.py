@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,24 +22,26 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.collectonly:
         return
     folder = forkserver.offer()
-    if folder is None:
-        return
     is_worker = hasattr(config, "workerinput")
     if not is_worker:
+        os.environ[groups.FILE_VARIABLE] = str(folder / "groups.json")
         config.add_cleanup(lambda: forkserver.remove(folder))
     # The process that starts the workers of pytest-xdist starts them as `sys.executable`.
     if is_worker or not getattr(config.option, "numprocesses", None):
         forkserver.use(folder)
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keep together what shares something costly; pytest-xdist reads the marks before other hooks see all items."""
-    item.add_marker(pytest.mark.xdist_group(groups.group_of(item)))
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the groups that take longest."""
     items.sort(key=groups.turn)
+    if hasattr(config, "workerinput"):
+        groups.tell(items)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> groups.GroupScheduling:
+    """Keep together what shares something costly."""
+    return groups.GroupScheduling(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

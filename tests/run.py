@@ -21,7 +21,7 @@ from tests.forkserver import FRESH
 
 ROOT = Path(__file__).parents[1]
 MOST_REPEATED = 10
-SPREAD = ("--dist=loadgroup", "--no-loadscope-reorder", "--durations=20", "-q")
+SPREAD = ("--dist=loadscope", "--no-loadscope-reorder", "--durations=20", "-q")
 """Over the workers by the groups of tests/groups.py, in their order."""
 FAILED = pytest.ExitCode.TESTS_FAILED
 
@@ -36,20 +36,13 @@ class Failures:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Each test's set-up, call and tear-down, from whichever worker."""
         if report.failed:
-            name = test_of(report.nodeid)
             sections = [f"---- {title} ----\n{text}" for title, text in report.sections]
             text = "\n".join([f"==== {report.when} ====", str(report.longrepr), *sections])
-            self.said[name] = self.said.get(name, "") + text + "\n"
+            self.said[report.nodeid] = self.said.get(report.nodeid, "") + text + "\n"
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A file that cannot be read."""
         self.broken |= report.failed
-
-
-def test_of(nodeid: str) -> str:
-    """A test's name without the group that pytest-xdist adds to it."""
-    name, at, _ = nodeid.rpartition("@")
-    return name if at and "::" in name else nodeid
 
 
 def repeat(failures: Failures, folder: Path) -> tuple[list[str], list[str]]:

@@ -30,15 +30,13 @@ PROGRAMS = {"python": "", "python3": "", "wsol": "wsol", "torchrun": "torchrun"}
 """Name of a program in `bin` -> the script of the environment that it runs."""
 
 
-def offer() -> Path | None:
-    """Make the programs, whose first call starts the server; returns its folder, None where forking is unsafe.
+def offer() -> Path:
+    """Make the programs, whose first call starts the server; returns its folder.
 
     One server serves a test session and all its workers, and ends with the process that called this first.
     """
     if FOLDER_VARIABLE in os.environ:  # a worker of a session that has one
         return Path(os.environ[FOLDER_VARIABLE])
-    if Path("/dev/nvidia0").exists() or not hasattr(os, "pidfd_open"):
-        return None  # a forked process cannot use a GPU that its parent has looked at
     folder = Path(tempfile.mkdtemp(prefix="wsol-fork-", dir="/tmp"))  # short: a socket is in it
     _write_programs(folder)
     listener = socket.socket(socket.AF_UNIX)
@@ -64,7 +62,9 @@ def _start_late(listener: socket.socket, folder: Path, environment: dict[str, st
 
 
 def use(folder: Path) -> None:
-    """Let everything that this process starts as Python be forked."""
+    """Let everything that this process starts as Python be forked, where that is safe."""
+    if Path("/dev/nvidia0").exists() or not hasattr(os, "pidfd_open"):
+        return  # a forked process cannot use a GPU that its parent has looked at
     sys.executable = str(folder / "bin" / "python")
     multiprocessing.set_executable(sys.executable)
 
