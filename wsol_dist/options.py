@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import io
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -60,6 +61,7 @@ def parse_knobs(
         if not end.code:
             raise
         raise UserError(_out_of_box(said.getvalue()).removeprefix(f"{cls.__name__}: ")) from None
+    print(said.getvalue(), end="", file=sys.stderr)
     if unknown:
         flags = tyro.extras.get_parser(cls, **given)._option_string_actions
         raise UserError(_unknown(unknown[0], list(flags)))

@@ -17,7 +17,7 @@ from wsol_dist.methods.molt.network import MOLT, combine_maps, min_max, resize_s
 from wsol_dist.methods.ts_cam.config import TSCAMConfig
 from wsol_dist.methods.ts_cam.network import TSCAM, pooled_conv3x3
 from wsol_dist.models.config import ViTConfig
-from wsol_dist.registry import METHODS, method_class
+from wsol_dist.registry import METHODS, config_class, method_class
 
 NUM_CLASSES = 5
 TINY_VIT = TSCAM.tiny_config().backbone
@@ -351,3 +351,8 @@ def test_resize_leaves_a_fitting_image_alone():
 def test_molt_config_refuses(wrong):
     with pytest.raises(ValueError, match="method"):
         MOLTConfig(**wrong)
+
+
+@pytest.mark.parametrize("name", [*METHODS, "tests.hue:Hue"])
+def test_the_knobs_that_a_recipe_is_read_with_are_the_methods_own(name: str) -> None:
+    assert config_class(name) is method_class(name).Config

@@ -147,8 +147,9 @@ def knobs(backend: str, rest: list[str]) -> ClusterConfig:
     Raises:
         UserError: an unknown backend, or a value that cannot be.
     """
+    config_class = backend_class(backend).Config
     try:
-        return parse_knobs(backend_class(backend).Config, rest, prog="wsol cluster")
+        return parse_knobs(config_class, rest, prog="wsol cluster")
     except UserError as error:
         raise UserError(f"--backend {backend}: {error}") from error
 
