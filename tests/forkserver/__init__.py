@@ -37,7 +37,7 @@ def offer() -> Path:
     """
     if FOLDER_VARIABLE in os.environ:  # a worker of a session that has one
         return Path(os.environ[FOLDER_VARIABLE])
-    folder = Path(tempfile.mkdtemp(prefix="wsol-fork-", dir="/tmp"))  # short: a socket is in it
+    folder = Path(tempfile.mkdtemp(prefix="forked-", dir="/tmp"))  # short: a socket is in it
     _write_programs(folder)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(folder / "socket"))
