@@ -49,11 +49,13 @@ def run_ranks(
         while all((process.poll() or 0) == 0 for process in processes) and time.monotonic() < until:
             time.sleep(0.1)
         if how.endswith("killed"):
-            time.sleep(20)  # as torchrun and srun without that flag: the others find out by themselves
+            # As torchrun and srun without that flag: the others find out by themselves.
+            while any(process.poll() is None for process in processes) and time.monotonic() < until:
+                time.sleep(0.1)
     finally:
         for process in processes:
             process.terminate()
-        codes = {process.wait(timeout=30) for process in processes}
+        codes = {process.wait(timeout=60) for process in processes}
     return logs[0].read_text(), codes - {-signal.SIGTERM, -signal.SIGKILL}
 
 
