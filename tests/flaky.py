@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import threading
 import time
 import urllib.error
@@ -50,6 +51,8 @@ class FlakyServer:
     ) -> None:
         self.closing.set()
         self._server.shutdown()
+        # Forked loader processes hold the socket too: closed here only, it would still take their connections.
+        self._server.socket.shutdown(socket.SHUT_RDWR)
         self._server.server_close()  # waits for the threads
 
 
