@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,6 +62,19 @@ def own_environment() -> Iterator[None]:
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_at_work() -> Iterator[None]:
+    """End here the loaders that a failed loop left: with its traceback they are garbage in a cycle.
+
+    Whichever thread allocates next would collect it otherwise, wait seconds for the loader's processes, and free its
+    tensors: a server's thread answers too late then, and one that does so while the interpreter ends aborts it.
+    """
+    children, threads = set(multiprocessing.active_children()), threading.active_count()
+    yield
+    if threading.active_count() > threads or not children.issuperset(multiprocessing.active_children()):
+        gc.collect()
 
 
 @pytest.fixture

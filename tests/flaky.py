@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import threading
 import time
 import urllib.error
@@ -34,8 +35,7 @@ class FlakyServer:
         """GET requests by file."""
         self.late_s = 0.3
         self.closing = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self, folder))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler(self, folder))
 
     @property
     def address(self) -> str:
@@ -51,11 +51,27 @@ class FlakyServer:
     ) -> None:
         self.closing.set()
         self._server.shutdown()
-        self._server.server_close()
+        # Forked loader processes hold the socket too: closed here only, it would still take their connections.
+        self._server.socket.shutdown(socket.SHUT_RDWR)
+        self._server.server_close()  # waits for the threads
+
+
+class _Server(ThreadingHTTPServer):
+    """Its threads end with it.
+
+    A thread left over may collect garbage of other tests, tensors among it, while the interpreter ends: C++ then
+    ends the process with `terminate called without an active exception`.
+    """
+
+    daemon_threads = False
+    request_queue_size = 128
+    """Of connections not taken yet; what comes beyond 5, the default, is dropped and tried again a second later."""
 
 
 def _handler(flaky: FlakyServer, folder: Path) -> type[SimpleHTTPRequestHandler]:
     class Handler(SimpleHTTPRequestHandler):
+        timeout = 60  # a client that is killed before it asks holds the server no longer
+
         def do_GET(self) -> None:
             name = self.path.rpartition("/")[2]
             flaky.asked[name] += 1
@@ -76,7 +92,7 @@ def _handler(flaky: FlakyServer, folder: Path) -> type[SimpleHTTPRequestHandler]
             self.wfile.write(half if kind in ("drop", "truncate", "stall") else data)
             if kind == "stall":
                 self.wfile.flush()
-                flaky.closing.wait(10)
+                flaky.closing.wait(60)
             self.close_connection = True
 
         def log_message(self, format: str, *args: Any) -> None:

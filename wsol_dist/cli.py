@@ -7,6 +7,7 @@ import importlib
 import os
 import pkgutil
 import sys
+import traceback
 from pathlib import Path
 
 from wsol_dist.engine.stop import held
@@ -48,6 +49,8 @@ def run(module: str, argv: list[str]) -> int:
         if mistake is None:
             raise
         print("\n".join(f"error: {line}" for line in str(mistake).splitlines()), file=sys.stderr)
+        # The frames hold loaders, whose processes end in order only now: at the interpreter's end torch leaves them.
+        traceback.clear_frames(error.__traceback__)
         return 2
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
+import secrets
 import socket
 import time
 from collections.abc import Callable
@@ -21,6 +23,8 @@ from wsol_dist.errors import UserError
 TIMEOUT = timedelta(minutes=30)
 STORE_S = 10.0
 """How long rank 0 waits at most for the others to read why there will be no group."""
+FIRST_PORT, NUM_PORTS = 20_000, 12_000
+"""The range of `free_port`."""
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Of glibc's malloc.h."""
 
@@ -272,7 +276,18 @@ def stop_group() -> None:
 
 
 def free_port() -> int:
-    """A TCP port that is free on this machine now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Return a TCP port that is free on this machine now.
+
+    Its number is below those that kernels give to outgoing connections: until the ranks listen, which is seconds
+    later, any program's connection could take such a one.
+    """
+    while True:
+        port = FIRST_PORT + secrets.randbelow(NUM_PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                return port

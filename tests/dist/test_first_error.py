@@ -55,7 +55,7 @@ def run_ranks(
     finally:
         for process in processes:
             process.terminate()
-        codes = {process.wait(timeout=30) for process in processes}
+        codes = {process.wait(timeout=60) for process in processes}
     return logs[0].read_text(), codes - {-signal.SIGTERM, -signal.SIGKILL}
 
 

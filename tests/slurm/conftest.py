@@ -17,6 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "slurm" / "cluster.sh"
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
+ACCOUNTED_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -71,26 +72,28 @@ class Slurm:
         ends = [f"---- {file}\n{file.read_text(errors='replace')[-3000:]}" for file in files]
         return "\n".join([*ends, self.command("squeue", check=False).stdout])
 
-    def accounted(
-        self, job: str, *, fields: str = "State,NNodes,NTasks", steps: bool = False, rows: int = 1
-    ) -> list[list[str]]:
-        """What `sacct` has of a job, a row each; of every run of a requeued one.
+    def accounted(self, job: str, *, fields: str = "State", rows: int = 1) -> list[list[str]]:
+        """What `sacct` has of a job that has ended: a row for each run of it, or for each part of an array.
 
-        Accounting lags by a moment: at least so many rows are waited for, of things that have ended.
+        Accounting lags: so many rows are waited for, all of what has ended; fails with those that came instead.
+
+        Args:
+            fields: the first is State.
+            rows: how many there must be at least.
         """
-        words = [
-            *([] if steps else ["-X"]),
-            "--duplicates",
-            "--noheader",
-            "--parsable2",
-            f"--format={fields}",
-        ]
-        until = time.monotonic() + 20
+        words = [f"--jobs={job}", "-X", "--duplicates", "--noheader", "--parsable2", f"--format={fields}"]
+        until = time.monotonic() + ACCOUNTED_S
         while True:
-            said = self.command("sacct", f"--jobs={job}", *words).stdout.splitlines()
-            ended = not any(state in line for line in said for state in ("RUNNING", "PENDING"))
-            if (len(said) >= rows and ended) or time.monotonic() > until:
-                return [line.split("|") for line in said]
+            said = [line.split("|") for line in self.command("sacct", *words).stdout.splitlines()]
+            if len(said) >= rows and all(
+                row[0].startswith((*ENDED, "REQUEUED", "PREEMPTED")) for row in said
+            ):
+                return said
+            if time.monotonic() > until:
+                wanted = f"{rows} rows of what has ended"
+                pytest.fail(
+                    f"sacct has {said} of job {job} after {ACCOUNTED_S:g} s, not {wanted}\n{self.told(None)}"
+                )
             time.sleep(0.5)
 
     def pid(self, daemon: str) -> int:

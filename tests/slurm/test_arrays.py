@@ -43,8 +43,7 @@ def test_packed_by_an_array_of_three_as_packed_alone(slurm: Slurm, project: Path
     assert len(last) == 1
     slurm.completed(last[0], timeout_s=WAIT_S, logs=project)
     assert files(tmp_path / "array") == files(tmp_path / "alone")
-    accounted = slurm.accounted(array, fields="State", rows=3)
-    assert accounted == [["COMPLETED"]] * 3
+    assert slurm.accounted(array, rows=3) == [["COMPLETED"]] * 3
 
 
 def test_a_failed_part_removes_the_job_behind_it(slurm: Slurm, project: Path, tmp_path: Path) -> None:

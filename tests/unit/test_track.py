@@ -70,12 +70,12 @@ def wandb_records(path: Path) -> list[Any]:
 
 def finished_records(path: Path) -> list[Any]:
     """All records once the last is there: W&B's own process writes them, a moment after the run ends."""
-    for _ in range(100):
+    for _ in range(1200):
         records = wandb_records(path)
         if any(record.WhichOneof("record_type") == "exit" for record in records):
             return records
         time.sleep(0.05)
-    raise AssertionError(f"{path} was not finished within 5 s")
+    raise AssertionError(f"{path} was not finished within 60 s")
 
 
 def history(path: Path) -> list[dict[str, Any]]:
@@ -205,7 +205,7 @@ def test_online_with_a_bad_server_goes_on_offline(tmp_path, capfd, request, whic
     config = TrackConfig(wandb="online", init_timeout_s=3, finish_timeout_s=2)
     with open_track(tmp_path / "run", config) as track:
         track.log({"train/loss": 1.0}, step=1)
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 60
     said = capfd.readouterr()
     assert "going on offline" in said.out
     assert said.err == ""
