@@ -13,6 +13,7 @@ export PATH="$PATH:/usr/sbin:/sbin"
 readonly PACKAGES="slurm-wlm slurmdbd munge mariadb-server-core mariadb-client-core"
 readonly COMMANDS="slurmctld slurmd slurmdbd munged mariadbd mariadb-install-db my_print_defaults sbatch unshare"
 readonly TEMPLATES="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/cluster"
+readonly CLAIMS=/run/virtual-slurm
 
 main() {
   local action=${1:-}
@@ -91,6 +92,7 @@ down() {
   stop $(daemons | grep '^slurmd-' || true)
   end_jobs
   stop mariadbd munged
+  rm -f "$CLAIMS/$((($(cat "$ROOT/port" 2>/dev/null || echo 0) - 12000) / 100))"
   rm -rf -- "$ROOT"
   echo "the cluster in $ROOT is gone"
 }
@@ -145,7 +147,7 @@ lay_out() {
   mkdir -p "$ROOT"
   chmod 755 "$ROOT"
   touch "$ROOT/virtual-slurm"
-  mkdir "$ROOT"/{etc,run,log,state,spool,dev}
+  mkdir "$ROOT"/{etc,run,log,state,spool,dev,tmp}
   local slot gpu node
   slot=$(free_slot)
   echo $((12000 + slot * 100)) >"$ROOT/port"
@@ -161,13 +163,17 @@ lay_out() {
   echo "$NODES x $GPUS" >"$ROOT/size"
 }
 
-# A hundred ports below those the kernel gives away and those of the ranks' rendezvous (20000 + job id).
+# A hundred ports below those the kernel gives away and those of the ranks' rendezvous (20000 + job id). Two clusters
+# that come up at once must not choose the same: each claims its own in a file, which holds while its folder is there.
 free_slot() {
   local slot try first
+  mkdir -p $CLAIMS
   first=$(($(cksum <<<"$ROOT" | cut -d' ' -f1) % 78))
   for ((try = 0; try < 78; try++)); do
     slot=$(((first + try) % 78))
-    answers $((12000 + slot * 100)) || answers $((12002 + slot * 100)) || { echo $slot; return; }
+    [ -f "$(cat $CLAIMS/$slot 2>/dev/null)/virtual-slurm" ] || rm -f $CLAIMS/$slot
+    ! answers $((12000 + slot * 100)) && ! answers $((12002 + slot * 100)) || continue
+    ! (set -o noclobber && echo "$ROOT" >$CLAIMS/$slot) 2>/dev/null || { echo $slot; return; }
   done
   fail "no free ports between 12000 and 20000"
 }
@@ -190,7 +196,8 @@ start_munge() {
 
 start_database() {
   if [ ! -d "$ROOT/db" ]; then
-    mariadb-install-db --no-defaults --user=root --datadir="$ROOT/db.new" --skip-test-db >"$ROOT/log/db.log" 2>&1 ||
+    # Temporary tables in a folder that clusters share would be taken for each other's.
+    TMPDIR=$ROOT/tmp mariadb-install-db --no-defaults --user=root --datadir="$ROOT/db.new" --skip-test-db >"$ROOT/log/db.log" 2>&1 ||
       fail "mariadb-install-db failed; see $ROOT/log/db.log"
     mv "$ROOT/db.new" "$ROOT/db"
     cat >"$ROOT/etc/db.sql" <<<"CREATE DATABASE IF NOT EXISTS slurm_acct_db;
@@ -198,7 +205,7 @@ CREATE USER IF NOT EXISTS slurm@127.0.0.1 IDENTIFIED BY 'slurm';
 GRANT ALL ON slurm_acct_db.* TO slurm@127.0.0.1;"
   fi
   # slurmdbd looks at the size of its pool and at how long it waits for a lock, and complains of the defaults.
-  start mariadbd mariadbd --no-defaults --user=root --datadir="$ROOT/db" --socket="$ROOT/run/db.sock" \
+  start mariadbd mariadbd --no-defaults --user=root --tmpdir="$ROOT/tmp" --datadir="$ROOT/db" --socket="$ROOT/run/db.sock" \
     --bind-address=127.0.0.1 --port=$((PORT + 2)) --pid-file="$ROOT/run/mariadbd.self" --skip-name-resolve \
     --innodb-lock-wait-timeout=900 --innodb-flush-log-at-trx-commit=0 --init-file="$ROOT/etc/db.sql"
   wait_for 60 mariadbd answers $((PORT + 2))

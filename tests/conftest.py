@@ -24,13 +24,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """Let what tests start as Python be forked; see tests/forkserver."""
     if config.option.collectonly:
         return
+    is_first = forkserver.FOLDER_VARIABLE not in os.environ  # no worker, and no pytest that a test started
     folder = forkserver.offer()
-    is_worker = hasattr(config, "workerinput")
-    if not is_worker:
+    if is_first:
         os.environ[groups.FILE_VARIABLE] = str(folder / "groups.json")
         config.add_cleanup(lambda: forkserver.remove(folder))
     # The process that starts the workers of pytest-xdist starts them as `sys.executable`.
-    if is_worker or not getattr(config.option, "numprocesses", None):
+    if not getattr(config.option, "numprocesses", None):
         forkserver.use(folder)
 
 

@@ -36,6 +36,7 @@ class Failures:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Each test's set-up, call and tear-down, from whichever worker."""
         if report.failed:
+            print(f"\nFAILED {report.nodeid} ({report.when})", flush=True)
             sections = [f"---- {title} ----\n{text}" for title, text in report.sections]
             text = "\n".join([f"==== {report.when} ====", str(report.longrepr), *sections])
             self.said[report.nodeid] = self.said.get(report.nodeid, "") + text + "\n"
