@@ -3,11 +3,12 @@
 # shellcheck shell=bash
 export PATH="$PWD/.venv/bin:$PATH"
 
-# One rendezvous for all tasks: the job's first node, and a port that two jobs of a node do not share.
+# One rendezvous for all tasks: the job's first node, and a port that two jobs of a node do not share, below those that
+# the kernel gives to outgoing connections.
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 [ "$SLURM_JOB_NUM_NODES" != 1 ] || MASTER_ADDR=127.0.0.1
 export MASTER_ADDR
-export MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
+export MASTER_PORT=$((20000 + SLURM_JOB_ID % 12000))
 export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}
 # Since 22.05 srun does not take the job's cores for each task by itself.
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}

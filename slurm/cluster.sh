@@ -181,7 +181,7 @@ free_slot() {
 fill_in() {
   local port=$((12000 + $1 * 100))
   # Job ids, too, differ from cluster to cluster, since the ranks' port follows from them.
-  sed -e "s|@ROOT@|$ROOT|g" -e "s|@HOST@|$(hostname -s)|g" -e "s|@FIRST_JOB@|$(($1 * 200 + 1))|" \
+  sed -e "s|@ROOT@|$ROOT|g" -e "s|@HOST@|$(hostname -s)|g" -e "s|@FIRST_JOB@|$(($1 * 150 + 1))|" \
     -e "s|@NODES@|$NODES|g" -e "s|@GPUS@|$GPUS|g" -e "s|@LAST_GPU@|$((GPUS - 1))|" -e "s|@CPUS@|$((GPUS * 8))|g" \
     -e "s|@CONTROLLER_PORT@|$port|" -e "s|@ACCOUNTING_PORT@|$((port + 1))|" -e "s|@DATABASE_PORT@|$((port + 2))|" \
     -e "s|@FIRST_PORT@|$((port + 11))|" -e "s|@LAST_PORT@|$((port + 10 + NODES))|" \

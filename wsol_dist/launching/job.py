@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ def describe_ranks() -> None:
     tasks = submitit.JobEnvironment().num_tasks
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         os.environ.pop(name, None)  # of a job that submitted this one
+    os.environ["MASTER_PORT"] = str(rendezvous_port(submitit.JobEnvironment().job_id))
     # All GPUs of the node stay visible: DeepSpeed picks the one of LOCAL_RANK itself.
     submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
     local = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -46,6 +48,15 @@ def describe_ranks() -> None:
     os.environ[MAIN_LOG] = str(main_log())
     if tasks == 1:
         os.environ["MASTER_ADDR"] = "127.0.0.1"
+
+
+def rendezvous_port(job_id: str) -> int:
+    """Return the port where a job's ranks meet: the same on all its nodes, another one for the next jobs.
+
+    Below the ports that the kernel gives to outgoing connections (32768 and up), any of which may hold one for a
+    moment; submitit's own choice is among those. slurm/begin.sh computes the same.
+    """
+    return 20_000 + int(re.sub(r"\D", "", job_id)) % 12_000
 
 
 def main_log() -> Path:
