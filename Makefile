@@ -34,6 +34,7 @@ test: $(STAMP) ## the everyday suite (under 5 minutes on 2 idle cores)
 
 # Three more workers than cores: each of the three SLURMs mostly waits.
 test-rest: $(STAMP) ## what `make test` leaves out: faults, SLURM, whole chains, pages of docs, browser (under 25 minutes)
+	@tests/install.sh
 	$(BIN)/python -m tests.run "make test-rest" 1500 -n $(shell expr $(WORKERS) + 3) -m "(slow or slurm) and not long" tests
 
 test-all: test test-rest ## both (under 30 minutes)

@@ -3,6 +3,7 @@
 #   slurm/cluster.sh up [--nodes 8] [--gpus 8] [--root FOLDER]    start it; once more: start what has died
 #   eval "$(slurm/cluster.sh env)"                                sbatch, squeue, sacct, scancel then mean this SLURM
 #   slurm/cluster.sh status                                       its nodes and jobs; exit code 1 if it is not up
+#   slurm/cluster.sh install                                      only install Debian's packages, which `up` does too
 #   slurm/cluster.sh down                                         end its jobs and daemons, remove its folder
 # Everything it writes is below --root (default ${TMPDIR:-/tmp}/wsol-slurm, or $WSOL_SLURM_ROOT): several can be up
 # side by side. No systemd, ports of its own; only processes that carry this folder's SLURM_CONF are ever ended.
@@ -20,10 +21,10 @@ main() {
   [ $# -eq 0 ] || shift
   NODES=8 GPUS=8 ROOT=${WSOL_SLURM_ROOT:-${TMPDIR:-/tmp}/wsol-slurm}
   case $action in
-    up | down | status | env) ;;
+    up | down | status | env | install) ;;
     -h | --help | help) usage; exit 0 ;;
     "") usage >&2; exit 2 ;;
-    *) mistake "unknown action '$action'; up, down, status or env" ;;
+    *) mistake "unknown action '$action'; up, down, status, env or install" ;;
   esac
   while [ $# -gt 0 ]; do
     [ $# -ge 2 ] || mistake "$1: a value is missing, or it is none of --nodes N, --gpus G, --root FOLDER"
@@ -70,6 +71,11 @@ up() {
   echo "end it with  slurm/cluster.sh down --root $ROOT" >&2
 }
 
+install() {
+  [ "$(id -u)" = 0 ] || mistake "install needs root"
+  install_packages
+}
+
 env() { echo "export SLURM_CONF=$SLURM_CONF"; }
 
 status() {
@@ -97,7 +103,10 @@ down() {
   echo "the cluster in $ROOT is gone"
 }
 
-install_packages() {
+# Of several that come up at once one installs.
+install_packages() { (flock 9; install_missing) 9>$CLAIMS.lock; }
+
+install_missing() {
   local missing=() name
   for name in $COMMANDS; do command -v "$name" >/dev/null || missing+=("$name"); done
   [ ${#missing[@]} -gt 0 ] || return 0
