@@ -37,16 +37,16 @@ def describe_ranks() -> None:
     """Say in torchrun's environment variables what submitit knows of this task."""
     import submitit
 
-    tasks = submitit.JobEnvironment().num_tasks
+    environment = submitit.JobEnvironment()
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         os.environ.pop(name, None)  # of a job that submitted this one
-    os.environ["MASTER_PORT"] = str(rendezvous_port(submitit.JobEnvironment().job_id))
     # All GPUs of the node stay visible: DeepSpeed picks the one of LOCAL_RANK itself.
     submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+    os.environ["MASTER_PORT"] = str(rendezvous_port(environment.job_id))
     local = int(os.environ["LOCAL_WORLD_SIZE"])
     os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // max(1, local)))
     os.environ[MAIN_LOG] = str(main_log())
-    if tasks == 1:
+    if environment.num_tasks == 1:
         os.environ["MASTER_ADDR"] = "127.0.0.1"
 
 
