@@ -5,8 +5,8 @@
 #   slurm/cluster.sh status                                       its nodes and jobs; exit code 1 if it is not up
 #   slurm/cluster.sh install                                      only install Debian's packages, which `up` does too
 #   slurm/cluster.sh down                                         end its jobs and daemons, remove its folder
-# Everything it writes is below --root (default ${TMPDIR:-/tmp}/wsol-slurm, or $WSOL_SLURM_ROOT): several can be up
-# side by side. No systemd, ports of its own; only processes that carry this folder's SLURM_CONF are ever ended.
+# Everything it writes is below --root (default ${TMPDIR:-/tmp}/wsol-slurm, or $WSOL_SLURM_ROOT), but for the ports it
+# claims in /run/virtual-slurm: several can be up side by side. No systemd, ports of its own; only processes that carry this folder's SLURM_CONF are ever ended.
 set -euo pipefail
 # Where Debian has the daemons; not everybody's PATH names them, and dpkg wants them.
 export PATH="$PATH:/usr/sbin:/sbin"
@@ -114,8 +114,9 @@ install_missing() {
     fail "${missing[*]}: not installed, and there is no apt-get; install what Debian calls $PACKAGES"
   echo "installing $PACKAGES (${missing[*]} missing)" >&2
   # Debian's hook against services that a package starts.
-  local policy=/usr/sbin/policy-rc.d
+  local policy=/usr/sbin/policy-rc.d own=
   if [ ! -e $policy ]; then
+    own=$policy
     trap "rm -f $policy" EXIT
     printf '#!/bin/sh\nexit 101\n' >$policy
     chmod +x $policy
@@ -128,7 +129,7 @@ install_missing() {
     rm -f "$log"
     fail "apt-get install $PACKAGES: ${said:-failed}"
   }
-  rm -f "$log" $policy
+  rm -f "$log" $own
   trap - EXIT
 }
 
@@ -158,7 +159,7 @@ lay_out() {
   touch "$ROOT/virtual-slurm"
   mkdir "$ROOT"/{etc,run,log,state,spool,dev,tmp}
   local slot gpu node
-  slot=$(free_slot)
+  slot=$( (flock 9; free_slot) 9>$CLAIMS.lock)
   echo $((12000 + slot * 100)) >"$ROOT/port"
   (umask 077; head -c 1024 /dev/urandom >"$ROOT/etc/munge.key")
   # A character device each: SLURM takes no plain file for a GPU.
@@ -172,17 +173,21 @@ lay_out() {
   echo "$NODES x $GPUS" >"$ROOT/size"
 }
 
-# A hundred ports below those the kernel gives away and those of the ranks' rendezvous (20000 + job id). Two clusters
-# that come up at once must not choose the same: each claims its own in a file, which holds while its folder is there.
+# A hundred ports below those the kernel gives away and those of the ranks' rendezvous (20000 + job id % 12000). Two
+# clusters that come up at once must not choose the same: each claims its own in a file, which holds while its folder is
+# there. To be called by one at a time.
 free_slot() {
-  local slot try first
+  local slot try first owner
   mkdir -p $CLAIMS
   first=$(($(cksum <<<"$ROOT" | cut -d' ' -f1) % 78))
   for ((try = 0; try < 78; try++)); do
     slot=$(((first + try) % 78))
-    [ -f "$(cat $CLAIMS/$slot 2>/dev/null)/virtual-slurm" ] || rm -f $CLAIMS/$slot
+    owner=$(cat $CLAIMS/$slot 2>/dev/null || true)
+    [ "$owner" = "$ROOT" ] || [ ! -f "$owner/virtual-slurm" ] || continue
     ! answers $((12000 + slot * 100)) && ! answers $((12002 + slot * 100)) || continue
-    ! (set -o noclobber && echo "$ROOT" >$CLAIMS/$slot) 2>/dev/null || { echo $slot; return; }
+    echo "$ROOT" >$CLAIMS/$slot
+    echo $slot
+    return
   done
   fail "no free ports between 12000 and 20000"
 }

@@ -25,7 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.collectonly:
         return
     is_first = forkserver.FOLDER_VARIABLE not in os.environ  # no worker, and no pytest that a test started
-    folder = forkserver.offer()
+    folder = forkserver.prepare()
     if is_first:
         os.environ[groups.FILE_VARIABLE] = str(folder / "groups.json")
         config.add_cleanup(lambda: forkserver.remove(folder))
@@ -37,9 +37,9 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the groups that take longest."""
-    items.sort(key=groups.turn)
+    items.sort(key=groups.sort_key)
     if hasattr(config, "workerinput"):
-        groups.tell(items)
+        groups.write_groups(items)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> groups.GroupScheduling:
@@ -60,8 +60,9 @@ def own_environment() -> Iterator[None]:
     """Take back what a test's process group says in the environment: commands run later would believe it."""
     before = dict(os.environ)
     yield
-    os.environ.clear()
-    os.environ.update(before)
+    if dict(os.environ) != before:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from xdist.scheduler import LoadScopeScheduling
 from wsol_dist.atomic import write_atomically
 
 FILE_VARIABLE = "WSOL_TEST_GROUPS"
-"""Environment variable: where workers, who see the tests, tell their groups to the process that schedules them."""
+"""Environment variable: the file in which workers, which see the tests, list their groups for the scheduler."""
 POOLS = ("pool", "rank_pool", "four_ranks")
 FIRST = ("slurm", "ranks", "tests/e2e/reliability", "tests/e2e/test_docs", "tests/e2e", "tests/dist")
 """What a group's name begins with -> its turn. The longest first: what is short fills the end."""
@@ -32,14 +32,14 @@ def group_of(item: pytest.Item) -> str:
     return item.nodeid if item.get_closest_marker("apart") else item.nodeid.partition("::")[0]
 
 
-def turn(item: pytest.Item) -> tuple[int, str]:
+def sort_key(item: pytest.Item) -> tuple[int, str]:
     """What to sort by; tests of a group stay in the order they were written in."""
     group = group_of(item)
     return next((number for number, name in enumerate(FIRST) if group.startswith(name)), len(FIRST)), group
 
 
-def tell(items: list[pytest.Item]) -> None:
-    """In a worker: write down which test is of which group."""
+def write_groups(items: list[pytest.Item]) -> None:
+    """In a worker: write which test is of which group."""
     found = {item.nodeid: group_of(item) for item in items}
     write_atomically(Path(os.environ[FILE_VARIABLE]), json.dumps(found).encode(), sync=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import traceback
@@ -42,7 +43,8 @@ class RankPool:
 
     def __exit__(self, *error: object) -> None:
         for connection in self.connections:
-            connection.send(None)
+            with contextlib.suppress(OSError):  # of a rank that died; the others are still to end
+                connection.send(None)
         for process in self.processes:
             process.join(timeout=20)
             if process.is_alive():

@@ -49,9 +49,18 @@ def run(module: str, argv: list[str]) -> int:
         if mistake is None:
             raise
         print("\n".join(f"error: {line}" for line in str(mistake).splitlines()), file=sys.stderr)
-        # The frames hold loaders, whose processes end in order only now: at the interpreter's end torch leaves them.
-        traceback.clear_frames(error.__traceback__)
+        _free_frames(error)
         return 2
+
+
+def _free_frames(error: BaseException | None) -> None:
+    """Free the DataLoaders that the frames of an error and of its causes hold.
+
+    Their processes end in order only now: at interpreter exit torch no longer shuts them down.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _help(names: dict[str, str]) -> str:

@@ -77,7 +77,7 @@ def _out_of_box(box: str) -> str:
     first, *rest = [part for part in _RULE.split("\n".join(rows)) if part.strip()] or [box]
     message = " ".join(first.split()).removeprefix("Error parsing ").rstrip(".!")
     flag = next((row for part in rest for row in part.splitlines() if row.startswith("--")), "[")
-    # A long one goes on in the next row.
+    # A long flag continues on the next row.
     return f"{message}; write {flag}" if flag.count("[") == flag.count("]") else message
 
 

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser import Browser
+from tests.forkserver import FRESH
 from tests.predictions import make_many, make_predictions
 from tests.review import serving
 from wsol_dist.cli import main
@@ -330,7 +330,7 @@ def test_a_jump_to_the_end_of_20000_shows_its_cards_within_a_second(browser, man
 
 def test_choices_outlive_a_killed_server(browser, tmp_path):
     folder = make_predictions(tmp_path)
-    command = [sys.executable, "-m", "wsol_dist.cli", "review", str(folder), "--port", "0"]
+    command = [FRESH, "-m", "wsol_dist.cli", "review", str(folder), "--port", "0"]
 
     def start() -> tuple[subprocess.Popen[str], str]:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))

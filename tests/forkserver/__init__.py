@@ -30,7 +30,7 @@ PROGRAMS = {"python": "", "python3": "", "wsol": "wsol", "torchrun": "torchrun"}
 """Name of a program in `bin` -> the script of the environment that it runs."""
 
 
-def offer() -> Path:
+def prepare() -> Path:
     """Make the programs, whose first call starts the server; returns its folder.
 
     One server serves a test session and all its workers, and ends with the process that called this first.

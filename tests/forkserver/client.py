@@ -35,6 +35,8 @@ def connect():
     try:
         connection.connect(FOLDER + "/socket")
     except OSError:
+        if os.path.exists(FOLDER + "/log"):
+            sys.stderr.write("the fork server of the tests ended; its log: " + FOLDER + "/log\n")
         return None
     return connection
 
@@ -98,6 +100,7 @@ def main():
     if number not in (9, 19):
         _signal.signal(number, _signal.SIG_DFL)
     os.kill(os.getpid(), number)
+    os._exit(128 + number)  # it had no effect on this process
 
 
 main()

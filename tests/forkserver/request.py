@@ -69,8 +69,8 @@ class Request:
         os.environ.update(self.environment)
         os.umask(self.umask)
         self._place_files()
-        self._forget()
         os.sched_setaffinity(0, os.sched_getaffinity(self.pid))
+        self._forget()
         sys.modules["__main__"] = main
         main.__dict__.update(__builtins__=sys.modules["builtins"])
         for limit in LIMITS:
@@ -146,10 +146,10 @@ class Request:
         elif kind == "-c":
             code = sys.argv[1]
             sys.argv[:2] = ["-c"]
-            exec(compile(code, "<string>", "exec"), globals_)  # noqa: S102  what Python does
+            exec(compile(code, "<string>", "exec", dont_inherit=True), globals_)  # noqa: S102  what Python does
         else:
             globals_ |= {"__file__": kind}
-            exec(compile(Path(kind).read_bytes(), kind, "exec"), globals_)  # noqa: S102
+            exec(compile(Path(kind).read_bytes(), kind, "exec", dont_inherit=True), globals_)  # noqa: S102
 
 
 def end(run: Callable[[], None]) -> NoReturn:

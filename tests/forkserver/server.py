@@ -52,7 +52,7 @@ def preload() -> None:
 
 
 class Server:
-    """Forks for clients, tells them how it ended, and hands signals on."""
+    """Forks for clients, reports exit statuses to them, and hands their signals on."""
 
     def __init__(self, listener: int, owner: int) -> None:
         self.selector = selectors.DefaultSelector()
@@ -110,7 +110,10 @@ class Server:
         os.close(self.owner)
 
     def _signalled(self, client: socket.socket) -> None:
-        handle, pid = next((handle, pid) for handle, (pid, one) in self.children.items() if one is client)
+        found = [(handle, pid) for handle, (pid, one) in self.children.items() if one is client]
+        if not found:  # it ended in the same moment
+            return
+        handle, pid = found[0]
         try:
             numbers = client.recv(64)
         except OSError:
@@ -144,26 +147,31 @@ def _kill(pid: int) -> None:
 
 
 def receive(client: socket.socket) -> Request:
-    """A request with the client's open files.
+    """Read a request with the client's open files, which are closed again if it is not whole.
 
     Raises:
-        EOFError, OSError: the client ended before it was through.
+        EOFError, OSError, ValueError: the client ended before it was through.
     """
     files = array.array("i")
-    head, ancillary, _, _ = client.recvmsg(4, socket.CMSG_SPACE(MAX_FILES * files.itemsize))
-    for level, kind, data in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            files.frombytes(data[: len(data) - len(data) % files.itemsize])
-    if len(head) < 4:
-        raise EOFError("no request")
-    data = bytearray()
-    while len(data) < int.from_bytes(head, "big"):
-        part = client.recv(1 << 20)
-        if not part:
-            raise EOFError("half a request")
-        data += part
-    peer = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return Request.parse(bytes(data), list(files), int.from_bytes(peer[:4], sys.byteorder))
+    try:
+        head, ancillary, _, _ = client.recvmsg(4, socket.CMSG_SPACE(MAX_FILES * files.itemsize))
+        for level, kind, data in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                files.frombytes(data[: len(data) - len(data) % files.itemsize])
+        if len(head) < 4:
+            raise EOFError("no request")
+        request = bytearray()
+        while len(request) < int.from_bytes(head, "big"):
+            part = client.recv(1 << 20)
+            if not part:
+                raise EOFError("half a request")
+            request += part
+        peer = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        return Request.parse(bytes(request), list(files), int.from_bytes(peer[:4], sys.byteorder))
+    except BaseException:
+        for file in files:
+            os.close(file)
+        raise
 
 
 def main() -> Request | None:

@@ -125,12 +125,12 @@ def slurm_session() -> Iterator[Slurm]:
         [CLUSTER, "up", *size(), "--root", root], capture_output=True, text=True, timeout=280, check=False
     )
     if up.returncode:
-        logs = "\n".join(f"---- {file}\n{file.read_text()[-2000:]}" for file in (root / "log").glob("*"))
+        ends = [(file.name, file.read_text(errors="replace")[-2000:]) for file in (root / "log").glob("*")]
         subprocess.run([CLUSTER, "down", "--root", root], capture_output=True, timeout=60, check=False)
         shutil.rmtree(folder)
         if up.returncode == 3 or "apt-get" in up.stderr:  # what the machine does not allow, or does not have
             pytest.skip(f"SLURM of virtual nodes: {up.stderr.strip().splitlines()[-1]}")
-        pytest.fail(f"{up.stderr}\n{logs}")
+        pytest.fail("\n".join([up.stderr, *(f"---- {name}\n{end}" for name, end in ends)]))
     yield Slurm(root)
     subprocess.run([CLUSTER, "down", "--root", root], check=True, timeout=120)
     shutil.rmtree(folder)

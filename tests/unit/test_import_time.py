@@ -31,7 +31,7 @@ print(json.dumps(found))
 
 
 def imported_by(*calls: list[str], slow: tuple[str, ...] = SLOW) -> list[list]:
-    """Exit code of each call, and what of the slow modules was imported behind it, in one fresh process."""
+    """Exit code of each call, and which of the slow modules it imported, in one fresh process."""
     command = [FRESH, "-c", CALL, json.dumps(calls), json.dumps(slow)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)

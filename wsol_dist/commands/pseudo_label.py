@@ -76,7 +76,10 @@ def plan(own: argparse.Namespace, rest: list[str]) -> PseudoLabelling:
 
     knobs, overrides = _parted(rest)
     recipe = config_of(own.target, overrides)
-    from wsol_dist.pseudo_labels import PseudoLabelling, check_labelling  # behind the recipe: it brings torch
+    from wsol_dist.pseudo_labels import (
+        PseudoLabelling,
+        check_labelling,
+    )  # imports torch: after the recipe
 
     config = _knobs(knobs)
     own.index = own.index or recipe.data.index

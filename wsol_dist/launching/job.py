@@ -53,8 +53,11 @@ def describe_ranks() -> None:
 def rendezvous_port(job_id: str) -> int:
     """Return the port where a job's ranks meet: the same on all its nodes, another one for the next jobs.
 
-    Below the ports that the kernel gives to outgoing connections (32768 and up), any of which may hold one for a
-    moment; submitit's own choice is among those. slurm/begin.sh computes the same.
+    Below the ports that the kernel gives to outgoing connections (32768 and up), which may be in use for a moment;
+    submitit chooses from 20000 to 60000. slurm/begin.sh computes the same for a job that is no array.
+
+    Args:
+        job_id: submitit's, digits and for an array `_` with the task's number.
     """
     return 20_000 + int(re.sub(r"\D", "", job_id)) % 12_000
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +15,11 @@ import pytest
 from PIL import Image
 
 from tests.damage import break_image, flip_bit
+from tests.e2e.faults.process import finish, message, start
 from tests.e2e.faults.shards import PACK, photos
 from tests.e2e.faults.table import fault
 from tests.e2e.faults.test_table import call
+from tests.forkserver import FRESH
 from wsol_dist.cli import main
 from wsol_dist.data.decode import MAX_PIXELS, DecodeError, decode_rgb
 from wsol_dist.data.index import Index
@@ -239,6 +242,19 @@ def test_a_mistake_in_a_loader_process_is_one_line(
     heard = capsys.readouterr().err
     assert heard.count("error: ") == 1
     assert fault("no image of a split decodes").pattern(prepared).fullmatch(lines(heard)[-1]), heard
+
+
+@pytest.mark.slow
+def test_a_mistake_in_a_loader_process_ends_a_real_process_in_order(prepared: Path) -> None:
+    """Its loaders are gone before the interpreter ends, which would hang or abort (exit code 134) otherwise."""
+    for path in (prepared / "shards").glob("train-*.tar"):
+        path.write_bytes(bytes(path.stat().st_size))
+    words = ("train", "recipe.yaml", "--out", "run", "--data.workers", "2")
+    began = time.monotonic()
+    code, said = finish(start(prepared, *words, python=FRESH))
+    assert code == 2, said
+    assert "no image of the split decodes" in message(said)
+    assert time.monotonic() - began < 60  # it took 60 s and more where nothing ended them
 
 
 @pytest.mark.parametrize(
