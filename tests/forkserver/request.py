@@ -17,9 +17,11 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType, TracebackType
 from typing import Any, NoReturn
 
@@ -60,8 +62,13 @@ class Request:
         for file in self.files:
             os.close(file)
 
-    def become(self, main: ModuleType) -> None:
-        """Take on everything but the code."""
+    def become(self, main: ModuleType, folders: list[TemporaryDirectory[str]]) -> None:
+        """Take on everything but the code.
+
+        Args:
+            main: an empty module.
+            folders: temporary ones that the server's imports made.
+        """
         os.setsid()
         self._enter_namespaces()
         os.chdir(self.cwd)
@@ -71,6 +78,7 @@ class Request:
         self._place_files()
         os.sched_setaffinity(0, os.sched_getaffinity(self.pid))
         self._forget()
+        _renew(folders)
         sys.modules["__main__"] = main
         main.__dict__.update(__builtins__=sys.modules["builtins"])
         for limit in LIMITS:
@@ -150,6 +158,13 @@ class Request:
         else:
             globals_ |= {"__file__": kind}
             exec(compile(Path(kind).read_bytes(), kind, "exec", dont_inherit=True), globals_)  # noqa: S102
+
+
+def _renew(folders: list[TemporaryDirectory[str]]) -> None:
+    """Give the process temporary folders of its own: at its end it would remove those of the server, for all."""
+    weakref.finalize._registry.clear()  # type: ignore[attr-defined]
+    for folder in folders:
+        folder.__init__()  # type: ignore[misc]
 
 
 def end(run: Callable[[], None]) -> NoReturn:

@@ -19,6 +19,7 @@ import socket
 import sys
 import warnings
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 
 from tests.forkserver.request import Request, end
@@ -174,18 +175,19 @@ def receive(client: socket.socket) -> Request:
         raise
 
 
-def main() -> Request | None:
-    """Returns in a forked process, and at the end."""
+def main() -> tuple[Request | None, list[TemporaryDirectory[str]]]:
+    """Return in a forked process with its request, or at the end without; and the folders that imports made."""
     server = Server(int(sys.argv[2]), int(sys.argv[3]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         preload()
+    folders = [one for one in gc.get_objects() if isinstance(one, TemporaryDirectory)]
     gc.freeze()  # a collection in a forked process would copy what it only looks at
-    return server.serve()
+    return server.serve(), folders
 
 
 if __name__ == "__main__":
-    own = main()
+    own, inherited = main()
     if own is not None:
-        own.become(ModuleType("__main__"))
+        own.become(ModuleType("__main__"), inherited)
         end(own.run)
