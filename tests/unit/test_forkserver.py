@@ -25,7 +25,11 @@ signal.signal(signal.SIGUSR2, lambda *_: (print("heard", flush=True), os._exit(5
 print(os.getpid(), flush=True)
 time.sleep(100)
 """
-FOLDER = "from wandb.sdk.data_types._private import MEDIA_TMP as own; import os; print(own.name, os.path.isdir(own.name))"
+FOLDER = """
+import os
+from wandb.sdk.data_types._private import MEDIA_TMP
+print(MEDIA_TMP.name, os.path.isdir(MEDIA_TMP.name))
+"""
 
 
 def run(code: str, *words: str, **how: Any) -> subprocess.CompletedProcess[str]:
