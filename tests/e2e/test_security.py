@@ -6,6 +6,8 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,9 +22,16 @@ HOSTILE = "a b'c\"d $(touch pwned) `touch pwned` ;touch pwned"
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A temporary folder whose name leaves room for those of sockets."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
 @pytest.mark.timeout(900)
 def test_no_key_is_written_no_shell_runs_words_and_nobody_else_may_write(
-    tiny_shards: Path, tmp_path: Path
+    tiny_shards: Path, tmp_path: Path, short: Path
 ) -> None:
     text = dump(tiny(tiny_shards, "short", epochs=0.5)).replace("wandb: 'off'", "wandb: offline")
     assert "wandb: offline" in text
@@ -34,9 +43,8 @@ def test_no_key_is_written_no_shell_runs_words_and_nobody_else_may_write(
     environment = os.environ | {
         "WANDB_API_KEY": KEY,
         "HOME": str(tmp_path / "home"),
-        "TMPDIR": str(tmp_path / "tmp"),
+        "TMPDIR": str(short),
     }
-    (tmp_path / "tmp").mkdir()
     for words in ([*command, "--dry-run"], command):
         run = subprocess.run(
             words, cwd=tmp_path, env=environment, umask=0, capture_output=True, text=True, check=False
@@ -46,7 +54,12 @@ def test_no_key_is_written_no_shell_runs_words_and_nobody_else_may_write(
     out = tmp_path / HOSTILE
     assert (out / "finished").is_file()
     assert list(out.glob("wandb/offline-run-*/*.wandb"))
-    files = [path for path in tmp_path.rglob("*") if path.is_file() and not path.is_symlink()]
+    files = [
+        path
+        for top in (tmp_path, short)
+        for path in top.rglob("*")
+        if path.is_file() and not path.is_symlink()
+    ]
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
     assert not [path for path in tmp_path.rglob("pwned")]
     assert not [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,10 @@ PREFETCH = 4
 """Batches that each loader process has ready or in work."""
 MAX_OPEN_FILES = 128
 """Tars that a loader process holds open: more than an epoch's lanes, far fewer than a process may open."""
+
+
+MAX_SOCKET_FOLDER = 107 - len("/pymp-12345678/listener-12345678")
+"""Bytes of a folder's path in which `multiprocessing` makes its sockets; Linux allows 107 for all of a socket's."""
 
 
 class Beside(NamedTuple):
@@ -393,6 +398,8 @@ def evaluation_batches(
 
 
 def _loader(dataset: Dataset[Any], batches: Any, workers: int, collate: Any) -> DataLoader[Any]:
+    if workers:
+        _check_socket_folder()
     return DataLoader(
         dataset,
         batch_sampler=batches,
@@ -404,6 +411,23 @@ def _loader(dataset: Dataset[Any], batches: Any, workers: int, collate: Any) -> 
         prefetch_factor=PREFETCH if workers else None,
         worker_init_fn=_outlive_a_stop,
     )
+
+
+def _check_socket_folder() -> None:
+    """Refuse a temporary folder whose name is too long for the sockets by which loader processes hand tensors over.
+
+    A loader process only prints that it cannot make one, and whoever waits for its batch waits for ever.
+
+    Raises:
+        UserError: with the length that is allowed.
+    """
+    folder = tempfile.gettempdir()
+    length = len(os.fsencode(folder))
+    if length > MAX_SOCKET_FOLDER:
+        raise UserError(
+            f"TMPDIR: {folder} has {length} bytes, at most {MAX_SOCKET_FOLDER} are allowed, since loader processes "
+            "make sockets in it; set TMPDIR to a shorter path, or data.workers and evaluate.workers to 0"
+        )
 
 
 def _outlive_a_stop(worker: int) -> None:

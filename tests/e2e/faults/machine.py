@@ -122,6 +122,15 @@ MACHINE = [
         test="test_memory.py::test_a_loader_process_is_killed",
     ),
     Fault(
+        what="a temporary folder with a long name",
+        command="`TMPDIR` of 76 bytes and more, and loader processes",
+        message="TMPDIR: {folder} has {length} bytes, at most 75 are allowed, since loader processes make sockets in "
+        "it; set TMPDIR to a shorter path, or data.workers and evaluate.workers to 0",
+        fix="as it says",
+        then="exit 2 before a batch is read; without this check the run would wait for ever",
+        test="test_disk.py::test_a_temporary_folder_with_a_long_name",
+    ),
+    Fault(
         what="disk full while a checkpoint is written",
         command="a run folder on a disk with too little space",
         message=f"{CHECKPOINT}: this checkpoint cannot be written (...); there is none yet; free space there, "

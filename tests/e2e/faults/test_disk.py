@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.e2e.faults.process import finish, message, small_files, start
 from tests.e2e.faults.table import fault
 from wsol_dist.engine import checkpoint
 
+SHORT, LONG = 75, 76
 SIZES = ("--num-train", "96", "--num-val", "24", "--num-test", "40", "--image-px", "96")
 
 
@@ -66,3 +68,21 @@ def test_a_read_only_run_folder(prepared: Path) -> None:
     assert code == 2, said
     row = fault("run folder on a read-only disk")
     assert row.pattern(prepared).fullmatch(message(said)), said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("length", [SHORT, LONG])
+def test_a_temporary_folder_with_a_long_name(prepared: Path, length: int) -> None:
+    """The longest that is allowed works."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:
+        folder = Path(place) / ("x" * (length - len(place) - 1))
+        folder.mkdir()
+        assert len(str(folder)) == length
+        words = ("train", "recipe.yaml", "--out", "run", "--val.every-epochs", "1", "--evaluate.workers", "1")
+        code, said = finish(start(prepared, *words, environment={"TMPDIR": str(folder)}))
+    if length == SHORT:
+        assert code == 0, said
+        return
+    assert code == 2, said
+    row = fault("a temporary folder with a long name")
+    assert row.pattern(prepared, folder=folder, length=length).fullmatch(message(said)), said
