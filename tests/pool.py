@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Self
 
 from wsol_dist import ranks
+from wsol_dist.ports import free_port
 
 
 class RankPool:
@@ -18,7 +19,7 @@ class RankPool:
 
     def __init__(self, world: int) -> None:
         context = multiprocessing.get_context("spawn")
-        port = ranks.free_port()
+        port = free_port()
         self.connections: list[Connection] = []
         self.processes = []
         for rank in range(world):

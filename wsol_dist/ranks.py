@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import json
 import os
-import secrets
 import socket
 import time
 from collections.abc import Callable
@@ -19,12 +17,11 @@ import torch
 import torch.distributed as dist
 
 from wsol_dist.errors import UserError
+from wsol_dist.ports import free_port
 
 TIMEOUT = timedelta(minutes=30)
 STORE_S = 10.0
 """How long rank 0 waits at most for the others to read why there will be no group."""
-FIRST_PORT, NUM_PORTS = 20_000, 12_000
-"""The range of `free_port`."""
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Of glibc's malloc.h."""
 
@@ -273,21 +270,3 @@ def stop_group() -> None:
     """End the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def free_port() -> int:
-    """Return a TCP port that is free on this machine now.
-
-    Its number is below those that kernels give to outgoing connections: until the ranks listen, which is seconds
-    later, any program's connection could take such a one.
-    """
-    while True:
-        port = FIRST_PORT + secrets.randbelow(NUM_PORTS)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise
-            else:
-                return port

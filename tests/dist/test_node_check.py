@@ -18,7 +18,8 @@ from tests.pool import RankPool
 from wsol_dist.errors import UserError
 from wsol_dist.launching import node_check
 from wsol_dist.launching.node_check import check_nodes
-from wsol_dist.ranks import Ranks, free_port
+from wsol_dist.ports import free_port
+from wsol_dist.ranks import Ranks
 
 HOSTS = ("n1", "n2")
 

@@ -1,10 +1,10 @@
 """Processes under test, forked from one that has done the heavy imports.
 
 Starting `wsol` or a rank costs 4 to 11 CPU-seconds of imports (torch, timm, DeepSpeed), and the tests start hundreds
-of them. `PYTHON` is a program that behaves as Python does, and lets a server fork instead: see `client.py` for what is
+of them. A program in `bin` behaves as Python does, and lets a server fork instead: see `client.py` for what is
 carried over from the process that was started, `server.py` for the imports.
 
-The tests' own `sys.executable` is `PYTHON`, so whatever starts Python by that name is fast without knowing it: tests,
+The tests' own `sys.executable` is that program, so whatever starts Python by that name is fast: tests,
 `multiprocessing`, submitit, torchrun. The product is not changed for it. A test about the start itself (imports,
 environment variables that are read at import, a signal in the first moment, SIGKILL from outside) uses `FRESH`.
 """

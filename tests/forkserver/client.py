@@ -17,9 +17,8 @@ FOLDER = REAL = PREFIX = None
 FORWARDED = (1, 2, 3, 10, 12, 14, 15)  # HUP INT QUIT USR1 USR2 ALRM TERM
 
 
-KNOWN_BY_PID = (
-    "submitit.local._local"  # names its files after its process id, which is this one's for its parent
-)
+# It names its files after its process id, which is this program's for its parent.
+KNOWN_BY_PID = "submitit.local._local"
 
 
 def understood(words):

@@ -181,9 +181,8 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Work:
     target = Path(own.target)
     is_run = (target / "config.yaml").is_file()
     config = config_of(own.target, rest)
-    from wsol_dist.evaluator.identity import (
-        identify,
-    )  # imports torch: after the flags
+    # They import torch: after the flags are checked.
+    from wsol_dist.evaluator.identity import identify
     from wsol_dist.evaluator.work import Work
 
     weights, step, checkpoint = find_weights(own, target if is_run else None)

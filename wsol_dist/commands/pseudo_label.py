@@ -76,10 +76,8 @@ def plan(own: argparse.Namespace, rest: list[str]) -> PseudoLabelling:
 
     knobs, overrides = _parted(rest)
     recipe = config_of(own.target, overrides)
-    from wsol_dist.pseudo_labels import (
-        PseudoLabelling,
-        check_labelling,
-    )  # imports torch: after the recipe
+    # It imports torch: after the recipe is read.
+    from wsol_dist.pseudo_labels import PseudoLabelling, check_labelling
 
     config = _knobs(knobs)
     own.index = own.index or recipe.data.index

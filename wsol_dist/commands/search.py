@@ -75,7 +75,8 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Search:
         if name not in BACKENDS:
             raise UserError(f"--backends: unknown backend {name!r}; {did_you_mean(name, sorted(BACKENDS))}")
     split = held_out_split(own.target, rest)
-    from wsol_dist.clustering.search import Search  # imports torch: after the flags
+    # They import torch: after the flags are checked.
+    from wsol_dist.clustering.search import Search
     from wsol_dist.data.index import Index
     from wsol_dist.evaluator.refined import open_labels
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from wsol_dist.ports import rendezvous_port
 
 MAIN_LOG = "WSOL_MAIN_LOG"
 """Environment variable that names the first task's log: each task of submitit has a log of its own."""
@@ -48,18 +49,6 @@ def describe_ranks() -> None:
     os.environ[MAIN_LOG] = str(main_log())
     if environment.num_tasks == 1:
         os.environ["MASTER_ADDR"] = "127.0.0.1"
-
-
-def rendezvous_port(job_id: str) -> int:
-    """Return the port where a job's ranks meet: the same on all its nodes, another one for the next jobs.
-
-    Below the ports that the kernel gives to outgoing connections (32768 and up), which may be in use for a moment;
-    submitit chooses from 20000 to 60000. slurm/begin.sh computes the same for a job that is no array.
-
-    Args:
-        job_id: submitit's, digits and for an array `_` with the task's number.
-    """
-    return 20_000 + int(re.sub(r"\D", "", job_id)) % 12_000
 
 
 def main_log() -> Path:

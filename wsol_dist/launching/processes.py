@@ -24,6 +24,7 @@ import torch
 from wsol_dist import ranks
 from wsol_dist.errors import RankError, UserError, as_user_error
 from wsol_dist.first_error import FirstError
+from wsol_dist.ports import free_port
 
 GRACE_S = 1.0
 """After one rank failed, the others have this long to tell of theirs: the first may only have lost its peer."""
@@ -91,7 +92,7 @@ def _start(
     function: Callable[..., None], procs: int, args: tuple[Any, ...]
 ) -> tuple[list[BaseProcess], list[Connection]]:
     context = get_context("spawn")
-    port = ranks.free_port()
+    port = free_port()
     # Read by the rank where it can tell what does not import; the process machinery would only print it.
     task = pickle.dumps((function, args))
     processes: list[BaseProcess] = []

@@ -13,9 +13,9 @@ from pathlib import Path
 from tests.dist.runs import losses, tiny
 from tests.e2e.faults.conftest import RANK_VARIABLES
 from tests.e2e.reliability.inject import NOTE
-from wsol_dist import ranks
 from wsol_dist.config import dump
 from wsol_dist.engine import checkpoint
+from wsol_dist.ports import free_port
 
 ROOT = Path(__file__).parents[3]
 STEPS = 24
@@ -54,7 +54,7 @@ class Job:
         (folder / NOTE).unlink(missing_ok=True)
         self.log = folder / f"log-{time.monotonic_ns()}"
         command = [*START[:3], *map(str, fault), "train", "recipe.yaml", "--out", "run", *words]
-        port = str(ranks.free_port())
+        port = str(free_port())
         self.processes = []
         for rank in range(world):
             place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
