@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from wsol_dist.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from wsol_dist.prediction.localizer import Localizer as Localizer
     from wsol_dist.prediction.localizer import load as load
     from wsol_dist.prediction.results import Box as Box
     from wsol_dist.prediction.results import LocalizedClass as LocalizedClass
     from wsol_dist.prediction.results import LocalizedImage as LocalizedImage
-
-__version__ = "0.1.0"
 
 _FROM = {
     "load": "wsol_dist.prediction.localizer",

@@ -20,13 +20,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from wsol_dist import __version__
 from wsol_dist.atomic import write_atomically
 from wsol_dist.data.cache import cache_root
 from wsol_dist.data.remote import Remote, Wanted, is_url, read_remote
 from wsol_dist.data.shard import CRC32, Row
 from wsol_dist.errors import UserError, did_you_mean
 from wsol_dist.options import names_of
+from wsol_dist.version import __version__
 
 SCHEMA = 1
 INDEX_FILE = "index.json"

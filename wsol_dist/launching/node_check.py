@@ -21,9 +21,9 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-import wsol_dist
 from wsol_dist.errors import UserError
 from wsol_dist.ranks import Ranks
+from wsol_dist.version import __version__
 
 PROBE_BYTES = {"cuda": 64 * 2**20, "cpu": 4 * 2**20}
 """What is summed over all ranks to see how fast that goes."""
@@ -53,7 +53,7 @@ class Versions:
             torch=torch.__version__,
             nccl=nccl,
             deepspeed=metadata.version("deepspeed"),  # read, not imported: that takes seconds
-            wsol_dist=f"{wsol_dist.__version__} ({source_sum()})",
+            wsol_dist=f"{__version__} ({source_sum()})",
         )
 
     def __str__(self) -> str:
@@ -181,7 +181,7 @@ def verdict(facts: list[Facts], speed: float, *, probe_bytes: int, seconds: floa
 
 def source_sum() -> str:
     """The first digits of the SHA-256 of the package's source files."""
-    root = Path(wsol_dist.__file__).parent
+    root = Path(__file__).parents[1]
     total = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         total.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
