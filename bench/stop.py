@@ -16,8 +16,8 @@ import torch.distributed as dist
 import tyro
 from _measure import in_turn, machine, median_ratio, print_ratio
 
-from wsol_dist.launching.processes import spawn
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
+from wsol_dist.processes.spawn import spawn
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from tests import forkserver, groups
-from wsol_dist import ranks
 from wsol_dist.cli import main
+from wsol_dist.processes import ranks
 
 REAL_DATA_TESTS: list[str] = []
 

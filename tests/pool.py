@@ -10,8 +10,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
-from wsol_dist import ranks
-from wsol_dist.ports import free_port
+from wsol_dist.processes import ranks
+from wsol_dist.processes.ports import free_port
 
 
 class RankPool:

@@ -10,8 +10,8 @@ import sys
 import traceback
 from pathlib import Path
 
-from wsol_dist.engine.stop import held
 from wsol_dist.errors import RankError, as_user_error, did_you_mean
+from wsol_dist.processes.stop import held
 
 COMMANDS = Path(__file__).parent / "commands"
 

@@ -25,7 +25,7 @@ from wsol_dist.data.transforms import normalise
 from wsol_dist.models.backbones import build_cnn
 from wsol_dist.models.clip import load_clip, text_embeddings
 from wsol_dist.models.config import CLIPConfig, CNNConfig, TextConfig
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
 
 NAME = "embedding"
 

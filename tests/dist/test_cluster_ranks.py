@@ -9,7 +9,7 @@ import pytest
 from tests.pool import RankPool
 from wsol_dist.clustering.labels import Labelling, label_column, label_shards
 from wsol_dist.data.index import Index
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
 from wsol_dist.regions.cluster import backend_class
 
 KNOBS = {"dic": {"iterations": 4, "segments": 20, "batch": 3}, "faiss": {"clusters": 6, "batch": 3}}

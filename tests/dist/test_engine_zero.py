@@ -21,7 +21,7 @@ from wsol_dist.engine.zero import ZeroEngine, check_device
 from wsol_dist.errors import UserError
 from wsol_dist.model import build_method, weights_file
 from wsol_dist.models.weights import load_checked, read_state
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
 from wsol_dist.trainer.preflight import check_network
 from wsol_dist.trainer.trainer import Trainer
 

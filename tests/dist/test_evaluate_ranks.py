@@ -30,13 +30,13 @@ from wsol_dist.errors import RankError
 from wsol_dist.evaluator import scoring
 from wsol_dist.evaluator.evaluate import Evaluation, evaluate_checkpoint
 from wsol_dist.evaluator.identity import identify
-from wsol_dist.launching.processes import spawn
 from wsol_dist.methods.base import Localization
 from wsol_dist.metrics import registry
 from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.metrics.base import Metric
 from wsol_dist.metrics.threshold import Threshold
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
+from wsol_dist.processes.spawn import spawn
 from wsol_dist.report.rows import read_rows
 
 NUM_TEST = 33

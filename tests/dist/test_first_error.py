@@ -14,7 +14,7 @@ import pytest
 
 from tests.unit.test_track import finished_records
 from wsol_dist.launching.job import MAIN_LOG
-from wsol_dist.ports import free_port
+from wsol_dist.processes.ports import free_port
 
 WORLD = 3
 LIMIT_S = 120

@@ -7,7 +7,7 @@ import torch
 
 from tests.pool import RankPool
 from wsol_dist.methods.base import Method
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
 from wsol_dist.registry import METHODS, method_class
 
 NUM_CLASSES, BATCH = 5, 8

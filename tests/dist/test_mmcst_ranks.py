@@ -17,7 +17,7 @@ from tests.unit.test_multi_label import pack
 from wsol_dist.config import from_dict
 from wsol_dist.methods.mmcst.context_loss import contrastive_loss
 from wsol_dist.methods.mmcst.network import MMCST
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
 
 NUM_CLASSES, BATCH, DIM = 5, 8, 7
 

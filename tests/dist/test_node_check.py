@@ -16,10 +16,10 @@ import pytest
 
 from tests.pool import RankPool
 from wsol_dist.errors import UserError
-from wsol_dist.launching import node_check
-from wsol_dist.launching.node_check import check_nodes
-from wsol_dist.ports import free_port
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes import node_check
+from wsol_dist.processes.node_check import check_nodes
+from wsol_dist.processes.ports import free_port
+from wsol_dist.processes.ranks import Ranks
 
 HOSTS = ("n1", "n2")
 
@@ -114,7 +114,7 @@ def test_the_node_that_differs_is_named(rank_pool: RankPool, tmp_path: Path, cha
 
 JOIN = """
 import sys, torch
-from wsol_dist import ranks
+from wsol_dist.processes import ranks
 from wsol_dist.errors import UserError
 device = torch.device(sys.argv[2])
 store, rank, world = next(iter(ranks.dist.rendezvous("env://")))

@@ -19,7 +19,7 @@ from wsol_dist.model import build_method
 from wsol_dist.planning import cost
 from wsol_dist.planning.cost import Scale, memory
 from wsol_dist.planning.network import Inputs, Network, look_at
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
 
 NUM_CLASSES, MICRO_BATCH, IMAGE_PX = 8, 4, 128
 BUCKET_ELEMENTS = 500_000

@@ -13,8 +13,8 @@ import pytest
 
 from wsol_dist import cli
 from wsol_dist.errors import RankError, UserError
-from wsol_dist.launching.processes import Failure, cause, spawn, was_killed
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
+from wsol_dist.processes.spawn import Failure, cause, spawn, was_killed
 
 
 def write_sum(own: Ranks, folder: Path) -> None:

@@ -21,9 +21,9 @@ from wsol_dist.config import Config
 from wsol_dist.data.index import Index
 from wsol_dist.engine import checkpoint
 from wsol_dist.engine.run_state import finished_step
-from wsol_dist.engine.stop import SIGNALS, Stop
 from wsol_dist.evaluator.during_training import Validation
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
+from wsol_dist.processes.stop import SIGNALS, Stop
 from wsol_dist.report.jsonl import read_metrics
 from wsol_dist.trainer.preflight import prepare_folder
 from wsol_dist.trainer.trainer import Trainer
@@ -175,7 +175,7 @@ def test_a_signal_while_wsol_train_is_imported_is_heard_by_it(tmp_path: Path) ->
     code = """
 import os, signal, sys
 from wsol_dist import cli
-from wsol_dist.engine.stop import Stop
+from wsol_dist.processes.stop import Stop
 
 class Training:  # what the command's module is, once it is imported
     def main(argv):

@@ -16,7 +16,7 @@ from wsol_dist.data.index import Index
 from wsol_dist.data.stream import TrainingOrder
 from wsol_dist.engine import checkpoint
 from wsol_dist.models.weights import read_state
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
 from wsol_dist.trainer.stages import stages
 
 NET = {"arch": "resnet10t", "model_kwargs": {"zero_init_last": False}}

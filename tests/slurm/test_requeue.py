@@ -19,7 +19,7 @@ from tests.e2e.reliability.rows import measured
 from tests.slurm.conftest import Slurm
 from wsol_dist.config import dump
 from wsol_dist.engine.run_state import finished_step
-from wsol_dist.engine.stop import STOPPED_LINE
+from wsol_dist.processes.stop import STOPPED_LINE
 
 pytestmark = pytest.mark.timeout(600)
 STEPS = 120

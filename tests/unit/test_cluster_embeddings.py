@@ -21,7 +21,7 @@ from wsol_dist.methods.cam.network import CAM
 from wsol_dist.methods.molt.network import MOLT
 from wsol_dist.methods.segmenter.network import Segmenter
 from wsol_dist.methods.ts_cam.network import TSCAM
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
 from wsol_dist.regions.kmeans import KMeans, KMeansConfig
 
 SIZE_PX = 24

@@ -32,7 +32,7 @@ from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.metrics.config import EvaluateConfig
 from wsol_dist.metrics.pxap import PxAP
 from wsol_dist.model import build_method
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
 from wsol_dist.report.rows import read_rows
 
 CONFIG = EvaluateConfig(size_px=32, batch_size=4, workers=0, cases=3)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from wsol_dist.first_error import told_once
+from wsol_dist.processes.first_error import told_once
 
 WORLD = 4
 FAILS = """
@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from wsol_dist import cli
 from wsol_dist.errors import UserError
-from wsol_dist.first_error import told_once
+from wsol_dist.processes.first_error import told_once
 
 class Failing:
     def main(argv):

@@ -37,7 +37,7 @@ from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.metrics.centre_miou import columns_in_box
 from wsol_dist.metrics.config import EvaluateConfig
 from wsol_dist.models.backbones import build_cnn
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
 from wsol_dist.report.comparison import read_groups, table
 from wsol_dist.trainer.preflight import check_data
 

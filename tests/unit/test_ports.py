@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from wsol_dist.ports import rendezvous_port
+from wsol_dist.processes.ports import rendezvous_port
 
 BEGIN = Path(__file__).parents[2] / "slurm" / "begin.sh"
 FIRST_OUTGOING = 32768

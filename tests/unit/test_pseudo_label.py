@@ -14,8 +14,8 @@ from wsol_dist.cli import main
 from wsol_dist.data.columns import Column
 from wsol_dist.data.index import Index
 from wsol_dist.data.label_maps import LabelMaps
+from wsol_dist.processes.ranks import Ranks
 from wsol_dist.pseudo_labels import score_labels
-from wsol_dist.ranks import Ranks
 
 RECIPE = """
 name: plain

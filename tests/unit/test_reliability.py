@@ -11,15 +11,15 @@ import pytest
 from tests.e2e.reliability.rows import ROWS
 from tests.e2e.reliability.table import PAGE, render
 from wsol_dist.engine.config import TrainConfig
-from wsol_dist.engine.stop import STOPPED
 from wsol_dist.launching.requeue import BY_HAND, requeue
+from wsol_dist.processes.stop import STOPPED
 
 TESTS = Path(__file__).parents[1]
 WATCHED = """
 import sys, time
 from pathlib import Path
-from wsol_dist.engine.watchdog import Watchdog
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.watchdog import Watchdog
+from wsol_dist.processes.ranks import Ranks
 with Watchdog(Path(sys.argv[1]), Ranks(), timeout_s=2, then=lambda: "then") as watchdog:
     time.sleep(3)  # the first step
     watchdog.beat(1)

@@ -35,7 +35,7 @@ from wsol_dist.metrics.config import EvaluateConfig
 from wsol_dist.metrics.seg_miou import argmax_at, confusion
 from wsol_dist.models.config import CNNConfig
 from wsol_dist.models.resnet38 import ResNet38
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
 from wsol_dist.regions.config import CRFConfig
 from wsol_dist.report.images import class_iou_table
 from wsol_dist.report.run_data import EvalRecord, RunData

@@ -12,7 +12,7 @@ from wsol_dist.data.transforms import normalise
 from wsol_dist.evaluator.identity import Identity
 from wsol_dist.evaluator.scoring import load_method
 from wsol_dist.evaluator.work import Work
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
 
 
 class PatchEmbedder:

@@ -29,7 +29,7 @@ from wsol_dist.metrics.base import Scored
 from wsol_dist.metrics.bootstrap import paired_gain
 from wsol_dist.metrics.registry import make_metrics
 from wsol_dist.metrics.threshold import oracle
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
 from wsol_dist.regions.cluster import backend_class
 from wsol_dist.regions.refine import refine
 

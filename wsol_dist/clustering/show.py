@@ -22,7 +22,7 @@ from wsol_dist.evaluator.localize import localize_true_class
 from wsol_dist.evaluator.refined import Unrefined, open_labels, shown_superpixels
 from wsol_dist.evaluator.scoring import load_method
 from wsol_dist.evaluator.work import Work
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
 from wsol_dist.regions.boxes import level_of
 from wsol_dist.regions.cluster import ClusterConfig, backend_class
 from wsol_dist.regions.refine import refine

@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
         return _say(task)
     from wsol_dist.clustering.labels import label_shards
     from wsol_dist.data.columns import ColumnWriter
-    from wsol_dist.launching.processes import spawn
+    from wsol_dist.processes.spawn import spawn
 
     index = Index.load(task.index)
     if ColumnWriter(task.out, index, task.about).finished:

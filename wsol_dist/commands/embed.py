@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
     own, rest = split_arguments(parser, argv)
     task = plan(own, rest)
     from wsol_dist.embedding import embed_shards
-    from wsol_dist.launching.processes import spawn
+    from wsol_dist.processes.spawn import spawn
 
     spawn(embed_shards, own.procs, task)
     return 0

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 
 from wsol_dist.config import Config, from_dict, load, override, read_yaml, recipe_names
 from wsol_dist.data.index import Index
-from wsol_dist.engine.stop import STOPPED, STOPPED_LINE, Stop
 from wsol_dist.errors import UserError
-from wsol_dist.first_error import told_once
 from wsol_dist.launching.requeue import is_first_rank, requeue
 from wsol_dist.options import check_least, names_of, split_arguments
+from wsol_dist.processes.first_error import told_once
+from wsol_dist.processes.stop import STOPPED, STOPPED_LINE, Stop
 
 if TYPE_CHECKING:
     from wsol_dist.evaluator.work import Work
@@ -50,7 +50,7 @@ def score_run(own: argparse.Namespace, rest: list[str]) -> int:
     work = plan(own, rest)
     from wsol_dist.evaluator.choose_threshold import check_thresholds
     from wsol_dist.evaluator.scoring import run
-    from wsol_dist.launching.processes import spawn
+    from wsol_dist.processes.spawn import spawn
 
     check_thresholds(work)
     spawn(run, own.procs, work, folder=work.folder)
@@ -70,7 +70,7 @@ def follow_run(own: argparse.Namespace, rest: list[str]) -> int:
     from wsol_dist.evaluator.follow import Following, follow
     from wsol_dist.evaluator.identity import identify
     from wsol_dist.evaluator.work import Work
-    from wsol_dist.launching.processes import spawn
+    from wsol_dist.processes.spawn import spawn
 
     config = config_of(own.target, rest)
     index, val = own.index or config.data.index, config.val.split

@@ -33,8 +33,8 @@ def main(argv: list[str]) -> int:
     own = parser.parse_intermixed_args(argv)  # flags may stand among the paths
     check_least(own, {"procs": 1, "threads": 1, "batch_size": 1, "top_k": 1})
     work = plan(own)
-    from wsol_dist.launching.processes import spawn
     from wsol_dist.prediction.predict import run
+    from wsol_dist.processes.spawn import spawn
 
     print(f"{work.opened.weights}: {work.opened.method_name}, {len(work.opened.classes)} classes")
     print(f"boxes and masks, made as topk_loc scores them: {work.opened.threshold_why}", flush=True)

@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
     own, rest = split_arguments(parser, argv)
     task = plan(own, rest)
     from wsol_dist.data.columns import ColumnWriter
-    from wsol_dist.launching.processes import spawn
+    from wsol_dist.processes.spawn import spawn
     from wsol_dist.pseudo_labels import write_labels
 
     index = Index.load(task.work.index)

@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
     task = plan(own, rest)
     from wsol_dist.evaluator.choose_threshold import check_thresholds
     from wsol_dist.evaluator.given_maps import check_given, run_given
-    from wsol_dist.launching.processes import spawn
+    from wsol_dist.processes.spawn import spawn
 
     check_thresholds(task.work)
     check_given(task)

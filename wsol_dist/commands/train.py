@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsol_dist.config import Config, parse_with_recipe
-from wsol_dist.engine.stop import STOPPED, STOPPED_LINE, Stop
-from wsol_dist.first_error import told_once
 from wsol_dist.launching.requeue import is_first_rank, requeue
+from wsol_dist.processes.first_error import told_once
+from wsol_dist.processes.stop import STOPPED, STOPPED_LINE, Stop
 
 if TYPE_CHECKING:
     from wsol_dist.data.index import Index
-    from wsol_dist.ranks import Ranks
+    from wsol_dist.processes.ranks import Ranks
 
 
 def main(argv: list[str]) -> int:
@@ -48,10 +48,10 @@ def _leave_at_once(config: Config, heard: str) -> None:
 
 
 def _train(config: Config, folder: Path, stop: Stop) -> int:
-    from wsol_dist import ranks
     from wsol_dist.engine.checkpoint import sweep
     from wsol_dist.engine.lock import RunLock
-    from wsol_dist.first_error import FirstError
+    from wsol_dist.processes import ranks
+    from wsol_dist.processes.first_error import FirstError
     from wsol_dist.trainer.preflight import check, prepare_folder
     from wsol_dist.trainer.stages import stages
 
@@ -79,7 +79,7 @@ def _train(config: Config, folder: Path, stop: Stop) -> int:
 
 
 def _check_nodes(own: Ranks, folder: Path) -> None:
-    from wsol_dist.launching.node_check import check_nodes
+    from wsol_dist.processes.node_check import check_nodes
 
     verdict = check_nodes(own, folder)
     if own.is_main and own.world > 1:
@@ -88,8 +88,8 @@ def _check_nodes(own: Ranks, folder: Path) -> None:
 
 def _run(config: Config, folder: Path, index: Index, own: Ranks, stop: Stop) -> bool:
     """One training of the recipe's; False where it was stopped."""
-    from wsol_dist.engine.watchdog import Watchdog
     from wsol_dist.evaluator.during_training import Validation
+    from wsol_dist.processes.watchdog import Watchdog
     from wsol_dist.trainer.memory import check_memory
     from wsol_dist.trainer.trainer import Trainer
 

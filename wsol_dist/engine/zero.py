@@ -23,7 +23,7 @@ from wsol_dist.engine.schedule import build_schedule
 from wsol_dist.errors import UserError
 from wsol_dist.methods.base import Method
 from wsol_dist.models.weights import load_checked, read_state
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
 
 BUCKET_ELEMENTS = 25_000_000
 """Gradients that are reduced together, 100 MB. DeepSpeed's default would reserve 2 GB of every GPU for them."""

@@ -23,7 +23,7 @@ from wsol_dist.evaluator.refined import Refiner, Unrefined
 from wsol_dist.methods.base import Method
 from wsol_dist.metrics.base import Row
 from wsol_dist.metrics.config import EvaluateConfig
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
 
 FIXED, BEST, WORST = "fixed", "best", "worst"
 

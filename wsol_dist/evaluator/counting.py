@@ -14,7 +14,7 @@ from wsol_dist.data.index import Rows
 from wsol_dist.errors import UserError
 from wsol_dist.evaluator.row_file import RowFile
 from wsol_dist.metrics.base import Metric, Row, Scored
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
 from wsol_dist.regions.boxes import NUM_LEVELS, NonFiniteMapError
 
 GATHER_ROWS = 512

@@ -14,7 +14,7 @@ from wsol_dist.evaluator.identity import identify
 from wsol_dist.evaluator.publish import point_at_best, scored_records
 from wsol_dist.evaluator.work import Work
 from wsol_dist.methods.base import Method
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
 from wsol_dist.report.track import Track
 
 

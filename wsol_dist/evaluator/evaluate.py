@@ -30,7 +30,7 @@ from wsol_dist.metrics.config import EvaluateConfig, RefineConfig
 from wsol_dist.metrics.registry import make_metrics
 from wsol_dist.metrics.threshold import Threshold
 from wsol_dist.metrics.topk_loc import ERROR_KINDS
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
 
 Watch = Callable[[int, int], None]
 """Told after each batch how many images of how many are done, over all ranks and roughly."""

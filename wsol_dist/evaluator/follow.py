@@ -24,7 +24,7 @@ from wsol_dist.evaluator.work import Work
 from wsol_dist.methods.base import Method
 from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.models.weights import load_checked, read_state
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
 from wsol_dist.report.jsonl import METRICS_FILE
 from wsol_dist.report.track import Track
 

@@ -32,7 +32,7 @@ from wsol_dist.evaluator.work import Work
 from wsol_dist.metrics.base import Scored
 from wsol_dist.metrics.config import EvaluateConfig
 from wsol_dist.metrics.threshold import Threshold
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
 
 BATCH = 64
 NEEDS_CLASSES = frozenset({"predicted", "cls_top1", "top1_loc", "error_kind"})

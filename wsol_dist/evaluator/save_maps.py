@@ -12,7 +12,7 @@ from wsol_dist.data.columns import About, ColumnWriter, ShardOfColumn
 from wsol_dist.data.index import Index
 from wsol_dist.evaluator.counting import Predicted
 from wsol_dist.evaluator.identity import Identity
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
 from wsol_dist.regions.boxes import normalise, to_uint8
 
 NAME = "map"

@@ -25,7 +25,7 @@ from wsol_dist.methods.base import Method
 from wsol_dist.metrics.threshold import Threshold
 from wsol_dist.model import build_method
 from wsol_dist.models.weights import load_checked, read_state
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
 from wsol_dist.report.track import Track
 
 PROGRESS_EVERY_S = 10.0

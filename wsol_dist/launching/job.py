@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsol_dist.ports import rendezvous_port
+from wsol_dist.processes.ports import rendezvous_port
 
 MAIN_LOG = "WSOL_MAIN_LOG"
 """Environment variable that names the first task's log: each task of submitit has a log of its own."""

@@ -10,8 +10,8 @@ from typing import Any
 
 import submitit
 
-from wsol_dist.engine.stop import STOPPED, STOPPED_LINE
-from wsol_dist.first_error import HEADER
+from wsol_dist.processes.first_error import HEADER
+from wsol_dist.processes.stop import STOPPED, STOPPED_LINE
 
 LOOK_EVERY_S = 0.5
 MISTAKE = "error: "

@@ -115,7 +115,7 @@ def _place() -> tuple[int, int, int]:
 
 
 def _gpu(local_rank: int) -> str:
-    """The GPU that `wsol_dist.ranks` takes."""
+    """The GPU that `wsol_dist.processes.ranks` takes."""
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return visible[local_rank % len(visible)] if visible else ""
 

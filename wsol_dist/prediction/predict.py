@@ -26,8 +26,8 @@ from wsol_dist.prediction.opening import Opened
 from wsol_dist.prediction.record import Parts, Predictions, rows_of, write_record
 from wsol_dist.prediction.results import LocalizedImage
 from wsol_dist.prediction.writers import PICTURE_FORMATS, RECORD, draw_formats, write_formats
+from wsol_dist.processes.ranks import Ranks
 from wsol_dist.progress import progress
-from wsol_dist.ranks import Ranks
 
 CHUNK = 64
 """Images that are written down at once: what a kill can cost a rank."""

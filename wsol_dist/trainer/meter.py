@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wsol_dist.engine.checkpoint import TrainState
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
 
 
 class Meter:

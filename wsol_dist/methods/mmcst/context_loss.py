@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wsol_dist.ranks import gather_rows, max_over_ranks, rank_of_group, sum_with_gradient
+from wsol_dist.processes.ranks import gather_rows, max_over_ranks, rank_of_group, sum_with_gradient
 
 
 def contrastive_loss(

@@ -22,7 +22,7 @@ from wsol_dist.models.resnet38 import ResNet38
 from wsol_dist.models.stems import keep_bn_eval
 from wsol_dist.models.unet import build_encoder
 from wsol_dist.models.weights import read_state, wanted
-from wsol_dist.ranks import gather_rows
+from wsol_dist.processes.ranks import gather_rows
 from wsol_dist.regions.crf import mean_field
 from wsol_dist.regions.label_maps import IGNORE
 

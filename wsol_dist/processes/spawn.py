@@ -21,10 +21,10 @@ from typing import Any
 
 import torch
 
-from wsol_dist import ranks
 from wsol_dist.errors import RankError, UserError, as_user_error
-from wsol_dist.first_error import FirstError
-from wsol_dist.ports import free_port
+from wsol_dist.processes import ranks
+from wsol_dist.processes.first_error import FirstError
+from wsol_dist.processes.ports import free_port
 
 GRACE_S = 1.0
 """After one rank failed, the others have this long to tell of theirs: the first may only have lost its peer."""

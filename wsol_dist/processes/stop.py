@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from wsol_dist.ranks import Ranks
+    from wsol_dist.processes.ranks import Ranks
 
 STOPPED = 75
 """Exit code of a training that is not through and that the same command continues: sysexits' EX_TEMPFAIL."""

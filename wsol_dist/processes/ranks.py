@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 
 from wsol_dist.errors import UserError
-from wsol_dist.ports import free_port
+from wsol_dist.processes.ports import free_port
 
 TIMEOUT = timedelta(minutes=30)
 STORE_S = 10.0

@@ -29,7 +29,7 @@ from wsol_dist.atomic import write_atomically
 from wsol_dist.errors import as_user_error
 
 if TYPE_CHECKING:
-    from wsol_dist.ranks import Ranks
+    from wsol_dist.processes.ranks import Ranks
 
 HEADER = "first error: "
 """How the first line begins; local jobs look for it in logs."""

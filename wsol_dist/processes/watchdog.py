@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from wsol_dist.engine.stop import STOPPED, STOPPED_LINE
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
+from wsol_dist.processes.stop import STOPPED, STOPPED_LINE
 
 LOOK_EVERY_S = 1.0
 STACKS_S = 2.0

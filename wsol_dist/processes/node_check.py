@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 
 from wsol_dist.errors import UserError
-from wsol_dist.ranks import Ranks
+from wsol_dist.processes.ranks import Ranks
 from wsol_dist.version import __version__
 
 PROBE_BYTES = {"cuda": 64 * 2**20, "cpu": 4 * 2**20}
