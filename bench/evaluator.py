@@ -28,10 +28,10 @@ import numpy as np
 import tyro
 from _measure import in_turn, machine, median_ratio, print_ratio
 
+from wsol_dist.config.evaluate import EvaluateConfig
 from wsol_dist.data.pack import PackOptions, make_plan, pack
 from wsol_dist.data.sample import Item, Sample
 from wsol_dist.metrics.base import Scored
-from wsol_dist.metrics.config import EvaluateConfig
 from wsol_dist.metrics.max_box_acc import DELTAS, MaxBoxAcc
 from wsol_dist.metrics.pxap import EDGES, PxAP
 from wsol_dist.regions import boxes

@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader, RandomSampler
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from wsol_dist.data.config import DataConfig
+from wsol_dist.config.data import DataConfig
 from wsol_dist.data.index import Index
 from wsol_dist.data.pack import PackOptions, make_plan, pack
 from wsol_dist.data.parallel import num_cores

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wsol_dist.data.config import DataConfig
+from wsol_dist.config.data import DataConfig
 from wsol_dist.data.index import Index
 from wsol_dist.data.order import TrainingOrder
 

@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 
 from wsol_dist import cli
+from wsol_dist.config.track import TrackConfig
 from wsol_dist.errors import UserError
 from wsol_dist.processes import ranks
 from wsol_dist.processes.first_error import FirstError
 from wsol_dist.processes.ranks import Ranks
 from wsol_dist.processes.spawn import spawn
-from wsol_dist.report.config import TrackConfig
 from wsol_dist.report.track import Track
 
 

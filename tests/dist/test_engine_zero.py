@@ -14,7 +14,6 @@ from torch import Tensor
 from tests.dist.runs import METHODS, alone, losses, tiny, train
 from tests.e2e.faults.table import fault
 from tests.pool import RankPool
-from wsol_dist.config import Config
 from wsol_dist.data.index import Index
 from wsol_dist.engine import checkpoint
 from wsol_dist.engine.zero import ZeroEngine, check_device
@@ -22,6 +21,7 @@ from wsol_dist.errors import UserError
 from wsol_dist.model import build_method, weights_file
 from wsol_dist.models.weights import load_checked, read_state
 from wsol_dist.processes.ranks import Ranks
+from wsol_dist.recipe import Config
 from wsol_dist.trainer.preflight import check_network
 from wsol_dist.trainer.trainer import Trainer
 

@@ -21,7 +21,6 @@ from torch import Tensor
 from tests.damage import break_image
 from tests.hue import Hue, HueConfig, config
 from tests.pool import RankPool
-from wsol_dist.config import Config
 from wsol_dist.data.index import Index
 from wsol_dist.data.pack import PackOptions, make_plan, pack
 from wsol_dist.data.sample import Item, Sample
@@ -37,6 +36,7 @@ from wsol_dist.metrics.base import Metric
 from wsol_dist.metrics.threshold import Threshold
 from wsol_dist.processes.ranks import Ranks
 from wsol_dist.processes.spawn import spawn
+from wsol_dist.recipe import Config
 from wsol_dist.report.rows import read_rows
 
 NUM_TEST = 33

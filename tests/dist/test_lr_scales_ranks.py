@@ -12,9 +12,9 @@ import torch
 from tests.dist.runs import alone, losses, stored, train
 from tests.pool import RankPool
 from tests.unit.test_segmenter import write_column
-from wsol_dist.config import Config, from_dict
 from wsol_dist.data.index import Index
 from wsol_dist.model import build_method
+from wsol_dist.recipe import Config, from_dict
 
 PX = 32
 NET = {"arch": "resnet10t", "model_kwargs": {"zero_init_last": False}}

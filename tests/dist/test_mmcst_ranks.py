@@ -14,10 +14,10 @@ from torch.overrides import TorchFunctionMode
 from tests.dist.runs import BACKBONE, alone, losses, train
 from tests.pool import RankPool
 from tests.unit.test_multi_label import pack
-from wsol_dist.config import from_dict
 from wsol_dist.methods.mmcst.context_loss import contrastive_loss
 from wsol_dist.methods.mmcst.network import MMCST
 from wsol_dist.processes.ranks import Ranks
+from wsol_dist.recipe import from_dict
 
 NUM_CLASSES, BATCH, DIM = 5, 8, 7
 

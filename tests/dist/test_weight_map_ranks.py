@@ -11,12 +11,12 @@ import torch
 
 from tests.dist.runs import alone, losses, stored, train
 from tests.pool import RankPool
-from wsol_dist.config import Config, from_dict
 from wsol_dist.data.index import Index
 from wsol_dist.data.stream import TrainingOrder
 from wsol_dist.engine import checkpoint
 from wsol_dist.models.weights import read_state
 from wsol_dist.processes.ranks import Ranks
+from wsol_dist.recipe import Config, from_dict
 from wsol_dist.trainer.stages import stages
 
 NET = {"arch": "resnet10t", "model_kwargs": {"zero_init_last": False}}

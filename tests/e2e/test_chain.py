@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from wsol_dist.cli import main
-from wsol_dist.config import load, read_yaml, to_dict
 from wsol_dist.engine import checkpoint
+from wsol_dist.recipe import load, read_yaml, to_dict
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """

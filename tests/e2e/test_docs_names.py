@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from wsol_dist import cli, config
+from wsol_dist import cli
+from wsol_dist.recipe import load
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -203,7 +204,7 @@ def test_the_readme_names_every_command_recipe_method_and_folder() -> None:
     named = {name for span in re.findall(r"`([^`\n]+)`", text) for name in spread(span)}
     assert {f"wsol {name}" for name in COMMANDS} <= named
     assert set(RECIPES) <= named
-    assert {one for name in RECIPES if (one := config.load(name).method_name)} <= named
+    assert {one for name in RECIPES if (one := load(name).method_name)} <= named
     folders = {one.name for one in (ROOT / "wsol_dist").iterdir() if (one / "__init__.py").is_file()}
     assert folders <= set(re.findall(r"^  (\w+)/ ", text, re.MULTILINE))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.dist.runs import tiny
-from wsol_dist.config import dump
+from wsol_dist.recipe import dump
 
 ROOT = Path(__file__).parents[2]
 KEY = "5ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2"

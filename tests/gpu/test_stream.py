@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.order import order_alone
-from wsol_dist.data.config import DataConfig
+from wsol_dist.config.data import DataConfig
 from wsol_dist.data.index import Index
 from wsol_dist.data.stream import training_batches
 

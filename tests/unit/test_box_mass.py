@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from wsol_dist.config.evaluate import EvaluateConfig
 from wsol_dist.errors import UserError
 from wsol_dist.metrics.base import Scored
 from wsol_dist.metrics.box_mass import BoxMass, box_area, box_mass
-from wsol_dist.metrics.config import EvaluateConfig
 from wsol_dist.metrics.registry import make_metrics
 from wsol_dist.metrics.select import Candidate, choose_best
 from wsol_dist.metrics.threshold import fixed

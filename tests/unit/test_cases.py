@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 
+from wsol_dist.config.evaluate import EvaluateConfig
 from wsol_dist.evaluator.cases import BEST, FIXED, WORST, choose
-from wsol_dist.metrics.config import EvaluateConfig
 
 CONFIG = EvaluateConfig(cases=3, cases_best=4, cases_worst=6)
 WRONG = ("classification", "part", "more")

@@ -15,7 +15,7 @@ from tests.damage import drop_checksums, flip_behind, flip_bit
 from tests.order import order_alone
 from tests.unit.test_pack import files
 from wsol_dist.cli import main
-from wsol_dist.data.config import DataConfig
+from wsol_dist.config.data import DataConfig
 from wsol_dist.data.decode import DecodeError, decode_rgb
 from wsol_dist.data.index import Index
 from wsol_dist.data.shard import read_sample

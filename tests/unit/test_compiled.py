@@ -10,8 +10,8 @@ import pytest
 
 from tests.forkserver import FRESH
 from tests.unit.score_maps import make_gray
+from wsol_dist.config.evaluate import EvaluateConfig
 from wsol_dist.metrics.base import Scored
-from wsol_dist.metrics.config import EvaluateConfig
 from wsol_dist.metrics.registry import make_metrics
 from wsol_dist.regions import boxes, compiled
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from wsol_dist.config import dump, from_dict, load, parse_with_recipe, read_yaml, recipe_names, to_dict
 from wsol_dist.errors import UserError
+from wsol_dist.recipe import dump, from_dict, load, parse_with_recipe, read_yaml, recipe_names, to_dict
 
 GOOD = "name: x\nmethod: {name: ts_cam, image_px: 64}\n"
 
@@ -25,7 +25,7 @@ def recipe(folder: Path, text: str) -> str:
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_loads_and_says_what_to_expect(name: str) -> None:
     config = load(name)
-    from wsol_dist.config import RECIPES
+    from wsol_dist.recipe import RECIPES
 
     header = (RECIPES / f"{name}.yaml").read_text().split("\nname:")[0]
     assert "# Command:" in header

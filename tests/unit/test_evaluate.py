@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from wsol_dist.cli import main
-from wsol_dist.config import dump, from_dict
+from wsol_dist.config.evaluate import EvaluateConfig
 from wsol_dist.data.index import Index
 from wsol_dist.data.pack import PackOptions, make_plan, pack
 from wsol_dist.data.sample import Item, Sample
@@ -29,10 +29,10 @@ from wsol_dist.evaluator.identity import Identity, identify
 from wsol_dist.methods.base import Localization, Method, top_class
 from wsol_dist.methods.config import MethodConfig
 from wsol_dist.metrics import threshold as thresholds
-from wsol_dist.metrics.config import EvaluateConfig
 from wsol_dist.metrics.pxap import PxAP
 from wsol_dist.model import build_method
 from wsol_dist.processes.ranks import Ranks
+from wsol_dist.recipe import dump, from_dict
 from wsol_dist.report.rows import read_rows
 
 CONFIG = EvaluateConfig(size_px=32, batch_size=4, workers=0, cases=3)

@@ -17,7 +17,6 @@ import pytest
 from tests.forkserver import FRESH
 from tests.hue import config, write_checkpoint, write_run
 from wsol_dist.cli import main
-from wsol_dist.config import Config
 from wsol_dist.engine import checkpoint
 from wsol_dist.engine.run_state import BEST_FILE, in_use, kept_steps, mark_finished, read_best
 from wsol_dist.evaluator import follow as following
@@ -25,6 +24,7 @@ from wsol_dist.evaluator import publish as publishing
 from wsol_dist.evaluator.during_training import Validation
 from wsol_dist.launching.submission import following as arguments_of
 from wsol_dist.processes.ranks import Ranks
+from wsol_dist.recipe import Config
 from wsol_dist.report.jsonl import read_metrics
 
 VAL = {"look_every_s": 0.05, "silence_minutes": 5.0}

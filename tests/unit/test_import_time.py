@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from tests.forkserver import FRESH
-from wsol_dist.config import recipe_names
+from wsol_dist.recipe import recipe_names
 
 SLOW = ("torch", "torchvision", "timm", "deepspeed", "open_clip", "wandb", "matplotlib", "polars", "submitit")
 CALL = """

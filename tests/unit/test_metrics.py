@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from tests.unit import brute_force
 from tests.unit.score_maps import KINDS, make_map
+from wsol_dist.config.evaluate import EvaluateConfig
 from wsol_dist.errors import UserError
 from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.metrics.base import Scored
 from wsol_dist.metrics.centre_box import CentreBox, centred_boxes
 from wsol_dist.metrics.classification import Classification
-from wsol_dist.metrics.config import EvaluateConfig
 from wsol_dist.metrics.iou import overlap, scale_boxes
 from wsol_dist.metrics.max_box_acc import MaxBoxAcc
 from wsol_dist.metrics.pxap import EDGES, PxAP, average_precision, score_histograms

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from tests.unit import brute_force
 from tests.unit.score_maps import KINDS, make_map
+from wsol_dist.config.evaluate import EvaluateConfig
 from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.metrics.base import Scored
-from wsol_dist.metrics.config import EvaluateConfig
 from wsol_dist.metrics.miou import NUM_THRESHOLDS, MIoU, pixel_counts
 from wsol_dist.metrics.pxap import PxAP
 

@@ -20,9 +20,9 @@ from safetensors.torch import save_file
 from tests.damage import break_image
 from tests.order import order_alone
 from wsol_dist.cli import main
-from wsol_dist.config import Config, from_dict
+from wsol_dist.config.data import DataConfig
+from wsol_dist.config.evaluate import EvaluateConfig
 from wsol_dist.data.columns import Column
-from wsol_dist.data.config import DataConfig
 from wsol_dist.data.index import Index
 from wsol_dist.data.order import TrainingOrder
 from wsol_dist.data.sources.collage import CLASSES, LEAST_VISIBLE, NUM_SEVERAL, Options, Source
@@ -35,9 +35,9 @@ from wsol_dist.methods.base import Localization, Method
 from wsol_dist.methods.config import MethodConfig
 from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.metrics.centre_miou import columns_in_box
-from wsol_dist.metrics.config import EvaluateConfig
 from wsol_dist.models.backbones import build_cnn
 from wsol_dist.processes.ranks import Ranks
+from wsol_dist.recipe import Config, from_dict
 from wsol_dist.report.comparison import read_groups, table
 from wsol_dist.trainer.preflight import check_data
 

@@ -12,11 +12,11 @@ from torch import nn
 
 from tests.dist.runs import METHODS, tiny
 from wsol_dist.cli import main
-from wsol_dist.config import dump
-from wsol_dist.engine.config import TrainConfig
+from wsol_dist.config.train import TrainConfig
 from wsol_dist.engine.optimizer import state_per_element
 from wsol_dist.planning.cost import Scale, bytes_sent, memory, step_time
 from wsol_dist.planning.network import Inputs, Network, look_at
+from wsol_dist.recipe import dump
 
 GIB = 2**30
 NETWORK = Network(

@@ -13,12 +13,12 @@ import pytest
 from tests.dist.runs import tiny
 from tests.forkserver import FRESH
 from wsol_dist.cli import main
-from wsol_dist.config import Config, dump
 from wsol_dist.data.index import Index
 from wsol_dist.data.stream import training_batches
 from wsol_dist.errors import RankError, UserError
 from wsol_dist.launching import rank_report
 from wsol_dist.launching.rank_report import check, reports_folder, tell
+from wsol_dist.recipe import Config, dump
 
 WORLD = 8
 

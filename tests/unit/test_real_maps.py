@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.unit import brute_force
+from wsol_dist.config.evaluate import EvaluateConfig
 from wsol_dist.data.decode import decode_rgb
 from wsol_dist.data.sample import Sample
 from wsol_dist.data.sources import caltech_101, imagenet
@@ -18,7 +19,6 @@ from wsol_dist.methods.cam.config import CAMConfig
 from wsol_dist.methods.cam.network import CAM
 from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.metrics.base import Scored
-from wsol_dist.metrics.config import EvaluateConfig
 from wsol_dist.metrics.max_box_acc import DELTAS, MaxBoxAcc
 from wsol_dist.metrics.pxap import PxAP
 from wsol_dist.metrics.topk_loc import TopKLoc

@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.reliability.rows import ROWS
 from tests.e2e.reliability.table import PAGE, render
-from wsol_dist.engine.config import TrainConfig
+from wsol_dist.config.train import TrainConfig
 from wsol_dist.launching.requeue import BY_HAND, requeue
 from wsol_dist.processes.stop import STOPPED
 

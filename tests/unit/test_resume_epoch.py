@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from wsol_dist.data.config import DataConfig
+from wsol_dist.config.data import DataConfig
 from wsol_dist.data.index import Index
 from wsol_dist.data.stream import TrainingOrder, training_batches
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from wsol_dist.engine.config import TrainConfig
+from wsol_dist.config.train import TrainConfig
 from wsol_dist.engine.schedule import build_schedule
 
 

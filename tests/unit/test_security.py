@@ -15,8 +15,8 @@ import pytest
 
 from tests.forkserver import FRESH
 from wsol_dist import cli
-from wsol_dist.config import read_yaml
 from wsol_dist.errors import UserError
+from wsol_dist.recipe import read_yaml
 
 ROOT = Path(__file__).parents[2]
 FORBIDDEN = """\

@@ -14,13 +14,14 @@ import torch.nn.functional as F
 from rich.console import Console
 
 from tests.unit.test_multi_label import CLASSES, PX, batches, order, pack, recipe
+from wsol_dist.config.evaluate import EvaluateConfig
+from wsol_dist.config.train import TrainConfig
 from wsol_dist.data.arrays import encode
 from wsol_dist.data.columns import About, ColumnWriter
 from wsol_dist.data.index import Index
 from wsol_dist.data.label_maps import NAME, LabelMaps
 from wsol_dist.data.stream import ShardReader
 from wsol_dist.data.transforms import TrainTransform
-from wsol_dist.engine.config import TrainConfig
 from wsol_dist.engine.optimizer import build_optimizer
 from wsol_dist.engine.schedule import build_schedule
 from wsol_dist.errors import UserError
@@ -31,7 +32,6 @@ from wsol_dist.methods.config import MethodConfig
 from wsol_dist.methods.segmenter.config import SegmenterConfig
 from wsol_dist.methods.segmenter.network import Segmenter
 from wsol_dist.metrics import threshold as thresholds
-from wsol_dist.metrics.config import EvaluateConfig
 from wsol_dist.metrics.seg_miou import argmax_at, confusion
 from wsol_dist.models.config import CNNConfig
 from wsol_dist.models.resnet38 import ResNet38

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from wsol_dist.config.evaluate import ValConfig
 from wsol_dist.engine import checkpoint, run_state
-from wsol_dist.metrics.config import ValConfig
 from wsol_dist.metrics.select import Candidate, choose_best
 
 

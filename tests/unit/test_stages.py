@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from wsol_dist.config import Config, from_dict, load, override, recipe_names, to_dict
 from wsol_dist.data.index import Index
 from wsol_dist.engine.checkpoint import save_weights
 from wsol_dist.errors import UserError
+from wsol_dist.recipe import Config, from_dict, load, override, recipe_names, to_dict
 from wsol_dist.trainer.preflight import check, prepare_folder
 from wsol_dist.trainer.stages import stages
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.damage import break_image
-from wsol_dist.data.config import DataConfig
+from wsol_dist.config.data import DataConfig
 from wsol_dist.data.index import Index
 from wsol_dist.data.stream import TrainingOrder, evaluation_batches, training_batches
 

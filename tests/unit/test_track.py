@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from wsol_dist.report.config import TrackConfig
+from wsol_dist.config.track import TrackConfig
 from wsol_dist.report.console import BarConsole, Eta, PlainConsole, duration_text
 from wsol_dist.report.jsonl import JsonLines, first_time, read_metrics
 from wsol_dist.report.track import Picture, Track, run_id

@@ -17,13 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsol_dist.config import Config, from_dict, load, override, read_yaml, recipe_names
 from wsol_dist.data.index import Index
 from wsol_dist.errors import UserError
 from wsol_dist.launching.requeue import is_first_rank, requeue
 from wsol_dist.options import check_least, names_of, split_arguments
 from wsol_dist.processes.first_error import told_once
 from wsol_dist.processes.stop import STOPPED, STOPPED_LINE, Stop
+from wsol_dist.recipe import Config, from_dict, load, override, read_yaml, recipe_names
 
 if TYPE_CHECKING:
     from wsol_dist.evaluator.work import Work

@@ -11,7 +11,6 @@ import argparse
 import re
 from pathlib import Path
 
-from wsol_dist.config import override, to_dict
 from wsol_dist.errors import UserError
 from wsol_dist.fitting import started as memory
 from wsol_dist.fitting.boxes import find_boxes
@@ -19,6 +18,7 @@ from wsol_dist.fitting.choose import Seen, choose, configure, explain
 from wsol_dist.fitting.look import Found, look
 from wsol_dist.fitting.started import Started
 from wsol_dist.options import check_least, split_arguments
+from wsol_dist.recipe import override, to_dict
 
 FEW_IMAGES, VAL_FRACTION, VAL_FRACTION_OF_FEW = 500, 0.1, 0.2
 
@@ -108,7 +108,7 @@ def _go_on(own: argparse.Namespace, rest: list[str], run: Path, started: Started
     Raises:
         UserError: one of them differs.
     """
-    from wsol_dist.config import from_dict
+    from wsol_dist.recipe import from_dict
     from wsol_dist.trainer.preflight import differences
 
     given = {

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsol_dist.config import Config, parse_with_recipe
 from wsol_dist.data.index import Index
 from wsol_dist.data.order import steps_per_epoch
 from wsol_dist.errors import UserError
 from wsol_dist.options import check_least
+from wsol_dist.recipe import Config, parse_with_recipe
 from wsol_dist.trainer.stages import stages
 
 if TYPE_CHECKING:

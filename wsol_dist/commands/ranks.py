@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
 
 
 def _prepare(argv: list[str]) -> int:
-    from wsol_dist.config import parse_with_recipe
+    from wsol_dist.recipe import parse_with_recipe
 
     parser = argparse.ArgumentParser(prog="wsol ranks prepare", allow_abbrev=False, add_help=False)
     parser.add_argument("recipe", help="name of a recipe, or a path to a .yaml file")

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsol_dist.config import Config
+from wsol_dist.config.evaluate import EvaluateConfig, RefineConfig, ValConfig
+from wsol_dist.config.track import TrackConfig
 from wsol_dist.data.index import Index
 from wsol_dist.errors import UserError
-from wsol_dist.metrics.config import EvaluateConfig, RefineConfig, ValConfig
 from wsol_dist.options import check_least, parse_knobs, split_arguments
-from wsol_dist.report.config import TrackConfig
+from wsol_dist.recipe import Config
 
 if TYPE_CHECKING:
     from wsol_dist.evaluator.given_maps import GivenWork

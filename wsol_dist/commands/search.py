@@ -11,9 +11,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsol_dist.config import recipe_names
 from wsol_dist.errors import UserError, did_you_mean
 from wsol_dist.options import check_least, names_of, part_of, split_arguments
+from wsol_dist.recipe import recipe_names
 from wsol_dist.regions.cluster import BACKENDS
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from wsol_dist.config import dump, parse_with_recipe, recipe_path
+from wsol_dist.recipe import dump, parse_with_recipe, recipe_path
 
 
 def main(argv: list[str]) -> int:

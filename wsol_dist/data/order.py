@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wsol_dist.data.config import DataConfig
+from wsol_dist.config.data import DataConfig
 from wsol_dist.data.pairs import FOUR, class_fours
 
 

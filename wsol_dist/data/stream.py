@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from wsol_dist.config.data import DataConfig
 from wsol_dist.data.ahead import Ahead
 from wsol_dist.data.cache import MAX_OPEN_BOUNDED, cache_limit
 from wsol_dist.data.columns import Column
-from wsol_dist.data.config import DataConfig
 from wsol_dist.data.decode import DecodeError, decode_rgb
 from wsol_dist.data.index import Index, Rows
 from wsol_dist.data.label_maps import LabelMaps

@@ -8,7 +8,7 @@ import torch
 from timm.optim import create_optimizer_v2, list_optimizers, param_groups_weight_decay
 from torch import Tensor, nn
 
-from wsol_dist.engine.config import TrainConfig
+from wsol_dist.config.train import TrainConfig
 from wsol_dist.errors import UserError, did_you_mean
 from wsol_dist.methods.base import Method
 

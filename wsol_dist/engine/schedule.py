@@ -9,7 +9,7 @@ from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRSchedu
 from timm.scheduler.scheduler import Scheduler
 from torch.optim import Optimizer
 
-from wsol_dist.engine.config import TrainConfig
+from wsol_dist.config.train import TrainConfig
 
 
 def build_schedule(config: TrainConfig, optimizer: Optimizer, *, steps_per_epoch: int) -> Scheduler:

@@ -14,9 +14,9 @@ import torch
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor
 
+from wsol_dist.config.train import TrainConfig
 from wsol_dist.engine import optimizer_state
 from wsol_dist.engine.checkpoint import EMA_WEIGHTS, OPTIMIZER
-from wsol_dist.engine.config import TrainConfig
 from wsol_dist.engine.optimizer import build_optimizer, counters
 from wsol_dist.engine.optimizer_state import Part, Piece
 from wsol_dist.engine.schedule import build_schedule

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from wsol_dist.config.evaluate import EvaluateConfig
 from wsol_dist.data.index import Index
 from wsol_dist.data.sample import Sample
 from wsol_dist.data.stream import evaluation_batches
@@ -22,7 +23,6 @@ from wsol_dist.evaluator.localize import localize_true_class
 from wsol_dist.evaluator.refined import Refiner, Unrefined
 from wsol_dist.methods.base import Method
 from wsol_dist.metrics.base import Row
-from wsol_dist.metrics.config import EvaluateConfig
 from wsol_dist.processes.ranks import Ranks
 
 FIXED, BEST, WORST = "fixed", "best", "worst"

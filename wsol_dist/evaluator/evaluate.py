@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wsol_dist.config.evaluate import EvaluateConfig, RefineConfig
 from wsol_dist.data.columns import About
 from wsol_dist.data.index import Index, Rows
 from wsol_dist.data.sample import Sample
@@ -26,7 +27,6 @@ from wsol_dist.evaluator.refined import Refiner, open_refiner
 from wsol_dist.evaluator.save_maps import MapSaver
 from wsol_dist.methods.base import Method
 from wsol_dist.metrics.base import Row, Scored
-from wsol_dist.metrics.config import EvaluateConfig, RefineConfig
 from wsol_dist.metrics.registry import make_metrics
 from wsol_dist.metrics.threshold import Threshold
 from wsol_dist.metrics.topk_loc import ERROR_KINDS

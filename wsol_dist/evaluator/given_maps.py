@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wsol_dist.config.evaluate import EvaluateConfig
 from wsol_dist.data.decode import DecodeError, decode_rgb
 from wsol_dist.data.index import Index
 from wsol_dist.data.stream import ShardReader
@@ -30,7 +31,6 @@ from wsol_dist.evaluator.refined import Refiner, open_refiner
 from wsol_dist.evaluator.scoring import open_log, progress, score_splits
 from wsol_dist.evaluator.work import Work
 from wsol_dist.metrics.base import Scored
-from wsol_dist.metrics.config import EvaluateConfig
 from wsol_dist.metrics.threshold import Threshold
 from wsol_dist.processes.ranks import Ranks
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsol_dist.config import Config, to_dict
+from wsol_dist.config.evaluate import EvaluateConfig
 from wsol_dist.data.index import Index
 from wsol_dist.evaluator.refined import refine_settings
-from wsol_dist.metrics.config import EvaluateConfig
+from wsol_dist.recipe import Config, to_dict
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from wsol_dist.config.evaluate import Guard, ValConfig
 from wsol_dist.data.index import Index
 from wsol_dist.data.order import steps_per_epoch
 from wsol_dist.engine import checkpoint
@@ -18,8 +19,7 @@ from wsol_dist.evaluator.evaluation import Evaluation
 from wsol_dist.evaluator.history import note_scoring
 from wsol_dist.evaluator.identity import Identity
 from wsol_dist.evaluator.work import Work
-from wsol_dist.metrics.config import ValConfig
-from wsol_dist.metrics.select import Candidate, Choice, Guard, choose_best
+from wsol_dist.metrics.select import Candidate, Choice, choose_best
 from wsol_dist.report import filmstrip
 from wsol_dist.report.jsonl import METRICS_FILE, read_metrics
 from wsol_dist.report.table import print_by_class, print_scores

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wsol_dist.config.evaluate import Normalise, RefineConfig
 from wsol_dist.data.columns import Column
 from wsol_dist.data.index import Index
 from wsol_dist.errors import UserError
 from wsol_dist.metrics.base import Scored
-from wsol_dist.metrics.config import Normalise, RefineConfig
 from wsol_dist.regions.cluster import COLUMN_NAME
 from wsol_dist.regions.refine import refine
 from wsol_dist.regions.slic import superpixels

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 from wsol_dist.atomic import write_atomically
-from wsol_dist.config import dump, to_dict
 from wsol_dist.data.broken import BrokenImages, name_some
 from wsol_dist.data.index import Index
 from wsol_dist.evaluator import record
@@ -26,6 +25,7 @@ from wsol_dist.metrics.threshold import Threshold
 from wsol_dist.model import build_method
 from wsol_dist.models.weights import load_checked, read_state
 from wsol_dist.processes.ranks import Ranks
+from wsol_dist.recipe import dump, to_dict
 from wsol_dist.report.track import Track
 
 PROGRESS_EVERY_S = 10.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsol_dist.config import Config
 from wsol_dist.evaluator.identity import Identity
+from wsol_dist.recipe import Config
 
 
 @dataclass(frozen=True, kw_only=True)

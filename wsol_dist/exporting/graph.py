@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsol_dist.config.evaluate import Normalise
 from wsol_dist.errors import UserError
 from wsol_dist.methods.base import Method
-from wsol_dist.metrics.config import Normalise
 
 INPUT, OUTPUTS = "images", ("scores", "classes", "maps")
 OPSET = 18

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from wsol_dist import config as recipes
-from wsol_dist.config import Config
 from wsol_dist.fitting.weights import Weights
+from wsol_dist.recipe import Config, from_dict, load, to_dict
 
 MANY_IMAGES_CPU = 3_000
 """More than this, and three scales behind a frozen CNN take hours on two cores (measured: 8 minutes for 1,000)."""
@@ -193,18 +192,18 @@ def choose(seen: Seen) -> Row:
 
 def configure(row: Row, seen: Seen, *, name: str, index: str, seed: int) -> tuple[Config, Changes]:
     """The row's recipe for these images, and what was changed of it."""
-    config = recipes.load(row.recipe)
+    config = load(row.recipe)
     changes: Changes = {"name": name, "seed": seed, "data.index": index, "data.num_classes": None}
     changes |= row.changes(seen) | _batch(config, seen.num_images)
     changes["train.checkpoint_every_epochs"] = max(1, math.ceil(changes["train.epochs"] / 4))
-    tree = recipes.to_dict(config)
+    tree = to_dict(config)
     for key, value in changes.items():
         *path, last = key.split(".")
         place = tree
         for part in path:
             place = place[part]
         place[last] = value
-    return recipes.from_dict(tree, origin=f"{row.recipe} for {name}"), changes
+    return from_dict(tree, origin=f"{row.recipe} for {name}"), changes
 
 
 def _batch(config: Config, num_images: int) -> Changes:

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from wsol_dist.config import from_dict
 from wsol_dist.data import pack as packing
 from wsol_dist.data.index import Index
 from wsol_dist.engine.run_state import finished_step
@@ -15,6 +14,7 @@ from wsol_dist.fitting.boxes import Boxes, open_boxes
 from wsol_dist.fitting.source import FitSource
 from wsol_dist.fitting.started import Started
 from wsol_dist.progress import progress
+from wsol_dist.recipe import from_dict
 
 SHARDS = "shards"
 

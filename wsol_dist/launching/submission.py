@@ -16,13 +16,13 @@ from typing import Any
 
 import submitit
 
-from wsol_dist.config import Config, parse_with_recipe
 from wsol_dist.data.index import Index
 from wsol_dist.errors import UserError, did_you_mean
 from wsol_dist.launching import array
 from wsol_dist.launching.job import WsolJob
 from wsol_dist.launching.local_job import wait_and_show
 from wsol_dist.options import check_least, names_of
+from wsol_dist.recipe import Config, parse_with_recipe
 from wsol_dist.trainer.preflight import check, check_network, prepare_folder
 from wsol_dist.trainer.stages import stages
 

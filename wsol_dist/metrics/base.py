@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from wsol_dist.config.evaluate import EvaluateConfig, Normalise
 from wsol_dist.errors import UserError
-from wsol_dist.metrics.config import EvaluateConfig, Normalise
 from wsol_dist.metrics.iou import scale_boxes
 from wsol_dist.metrics.threshold import Threshold, ThresholdSource
 from wsol_dist.regions.boxes import (

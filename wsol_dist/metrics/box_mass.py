@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from wsol_dist.config.evaluate import EvaluateConfig
 from wsol_dist.errors import UserError
 from wsol_dist.metrics.base import Metric, MetricRecord, Row, Scored
-from wsol_dist.metrics.config import EvaluateConfig
 from wsol_dist.metrics.threshold import Threshold
 from wsol_dist.regions.boxes import level_of
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from wsol_dist.config.evaluate import EvaluateConfig
 from wsol_dist.metrics.base import Metric, MetricRecord, Row, Scored
-from wsol_dist.metrics.config import EvaluateConfig
 from wsol_dist.metrics.threshold import Threshold
 
 

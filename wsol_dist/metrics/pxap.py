@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from wsol_dist.config.evaluate import EvaluateConfig
 from wsol_dist.metrics.base import Metric, MetricRecord, Row, Scored
-from wsol_dist.metrics.config import EvaluateConfig
 from wsol_dist.metrics.threshold import Threshold, ThresholdSource, best_position
 
 EDGES = np.append(np.arange(0, 1, 0.001), [1.0, 2.0, 3.0])

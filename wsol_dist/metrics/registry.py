@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from wsol_dist.config.evaluate import EvaluateConfig
 from wsol_dist.metrics.base import Metric
 from wsol_dist.metrics.box_mass import BoxMass
 from wsol_dist.metrics.centre_box import CentreBox
 from wsol_dist.metrics.centre_miou import CentreMIoU
 from wsol_dist.metrics.classification import Classification
-from wsol_dist.metrics.config import EvaluateConfig
 from wsol_dist.metrics.max_box_acc import MaxBoxAcc
 from wsol_dist.metrics.miou import MIoU
 from wsol_dist.metrics.pxap import PxAP

@@ -8,8 +8,8 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from wsol_dist.config.evaluate import Normalise
 from wsol_dist.metrics.base import Scored
-from wsol_dist.metrics.config import Normalise
 from wsol_dist.metrics.iou import overlap
 from wsol_dist.prediction.results import Box
 from wsol_dist.regions.boxes import NUM_LEVELS, LevelBoxes, boxes_at_levels

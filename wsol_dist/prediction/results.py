@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from wsol_dist.metrics.config import Normalise
+from wsol_dist.config.evaluate import Normalise
 from wsol_dist.regions.boxes import normalise, over_maximum, resize_map, to_uint8
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from wsol_dist.report.config import TrackConfig
+from wsol_dist.config.track import TrackConfig
 
 PROBE_TIMEOUT_S = 2.0
 CLOUD_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from wsol_dist.config import Config
 from wsol_dist.errors import UserError
+from wsol_dist.recipe import Config
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only looked at
 MEMORY_INFO = Path("/proc/meminfo")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from wsol_dist.atomic import write_atomically
-from wsol_dist.config import Config, dump, read_yaml, to_dict
 from wsol_dist.data.columns import Column
 from wsol_dist.data.index import Index
 from wsol_dist.data.label_maps import LabelMaps
@@ -18,6 +17,7 @@ from wsol_dist.engine.checkpoint import complete_checkpoints
 from wsol_dist.engine.lock import RunLock
 from wsol_dist.errors import UserError, did_you_mean
 from wsol_dist.methods.config import GivenData
+from wsol_dist.recipe import Config, dump, read_yaml, to_dict
 
 CONFIG_FILE = "config.yaml"
 MAY_CHANGE = (

@@ -13,7 +13,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from wsol_dist.config import Config, dump, to_dict
 from wsol_dist.data.broken import BrokenImages, name_some
 from wsol_dist.data.columns import Column
 from wsol_dist.data.index import Index
@@ -31,6 +30,7 @@ from wsol_dist.models.weights import load_checked, read_state
 from wsol_dist.processes.ranks import Ranks
 from wsol_dist.processes.stop import Stop
 from wsol_dist.processes.watchdog import Watchdog
+from wsol_dist.recipe import Config, dump, to_dict
 from wsol_dist.report.track import Track
 from wsol_dist.trainer.meter import Meter
 from wsol_dist.trainer.stages import take_before

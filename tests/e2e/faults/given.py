@@ -34,7 +34,7 @@ def other_run(tmp: Path) -> None:
     """Damage: `{tmp}/run` holds a run of another configuration."""
     (tmp / "run").mkdir()
     text = GOOD.replace("{shards}", str(tmp / "shards"))
-    from wsol_dist.config import dump, load
+    from wsol_dist.recipe import dump, load
 
     (tmp / "seed.yaml").write_text(text + "seed: 7\n")
     (tmp / "run" / "config.yaml").write_text(dump(load(str(tmp / "seed.yaml"))))

@@ -2,12 +2,52 @@
 
 from __future__ import annotations
 
+import operator
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from wsol_dist.metrics.select import Guard
-
 Normalise = Literal["min_max", "max"]
+_OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+_GUARD = re.compile(r"([A-Za-z0-9_/@.]+)\s*(<=|>=|<|>)\s*(-?[0-9.]+(?:[eE]-?[0-9]+)?)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    """A condition that a checkpoint must meet to be chosen: a score alone can be fooled, by a map of ones say."""
+
+    name: str
+    sign: str
+    bound: float
+
+    @classmethod
+    def parse(cls, text: str) -> Guard:
+        """`step>=500`, `mean_map <= 0.9`.
+
+        Raises:
+            ValueError: something else.
+        """
+        match = _GUARD.fullmatch(text.strip())
+        if match is None:
+            raise ValueError(
+                f"a guard is NAME, one of <= >= < >, and a number, as in cls_top1>=50; got {text!r}"
+            )
+        return cls(name=match[1], sign=match[2], bound=float(match[3]))
+
+    def refusal(self, values: Mapping[str, float]) -> str | None:
+        """Why a checkpoint of these values may not be chosen; None if it may."""
+        value = values.get(self.name)
+        if value is None:
+            return f"has no {self.name}, which a guard asks for"
+        if not _OPERATORS[self.sign](value, self.bound):
+            return f"{self.name} {value:g} is not {self.sign} {self.bound:g}"
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,13 +17,13 @@ import pydantic
 import tyro
 import yaml
 
-from wsol_dist.data.config import DataConfig
-from wsol_dist.engine.config import TrainConfig
+from wsol_dist.config.data import DataConfig
+from wsol_dist.config.evaluate import EvaluateConfig, RefineConfig, ValConfig
+from wsol_dist.config.track import TrackConfig
+from wsol_dist.config.train import TrainConfig
 from wsol_dist.errors import UserError, did_you_mean
-from wsol_dist.metrics.config import EvaluateConfig, RefineConfig, ValConfig
 from wsol_dist.options import parse_knobs, split_arguments
 from wsol_dist.registry import config_class
-from wsol_dist.report.config import TrackConfig
 
 RECIPES = Path(__file__).parent / "recipes"
 
