@@ -27,14 +27,14 @@ from wsol_dist.evaluator.localize import localize_every_class
 from wsol_dist.evaluator.refined import Refiner, open_refiner
 from wsol_dist.evaluator.scoring import load_method
 from wsol_dist.evaluator.work import Work
+from wsol_dist.log.progress import progress
+from wsol_dist.log.table import print_scores
 from wsol_dist.methods.base import Method
 from wsol_dist.metrics.seg_miou import confusion, miou_record
 from wsol_dist.metrics.threshold import Threshold
 from wsol_dist.processes.ranks import Ranks
-from wsol_dist.progress import progress
 from wsol_dist.regions.config import CRFConfig
 from wsol_dist.regions.label_maps import label_maps
-from wsol_dist.report.table import print_scores
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,11 +11,11 @@ from pathlib import Path
 from wsol_dist import cli
 from wsol_dist.config.track import TrackConfig
 from wsol_dist.errors import UserError
+from wsol_dist.log.track import Track
 from wsol_dist.processes import ranks
 from wsol_dist.processes.first_error import FirstError
 from wsol_dist.processes.ranks import Ranks
 from wsol_dist.processes.spawn import spawn
-from wsol_dist.report.track import Track
 
 
 def main(argv: list[str]) -> int:

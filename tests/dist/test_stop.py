@@ -21,10 +21,10 @@ from wsol_dist.data.index import Index
 from wsol_dist.engine import checkpoint
 from wsol_dist.engine.run_state import finished_step
 from wsol_dist.evaluator.during_training import Validation
+from wsol_dist.log.jsonl import read_metrics
 from wsol_dist.processes.ranks import Ranks
 from wsol_dist.processes.stop import SIGNALS, Stop
 from wsol_dist.recipe import Config
-from wsol_dist.report.jsonl import read_metrics
 from wsol_dist.trainer.preflight import prepare_folder
 from wsol_dist.trainer.trainer import Trainer
 

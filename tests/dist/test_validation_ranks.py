@@ -10,9 +10,9 @@ from tests.pool import RankPool
 from wsol_dist.data.index import Index
 from wsol_dist.engine.run_state import finished_step, read_best
 from wsol_dist.evaluator.during_training import Validation
+from wsol_dist.log.jsonl import read_metrics
 from wsol_dist.processes.ranks import Ranks
 from wsol_dist.recipe import Config, from_dict
-from wsol_dist.report.jsonl import read_metrics
 from wsol_dist.trainer.trainer import Trainer
 
 

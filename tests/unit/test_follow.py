@@ -23,9 +23,9 @@ from wsol_dist.evaluator import follow as following
 from wsol_dist.evaluator import publish as publishing
 from wsol_dist.evaluator.during_training import Validation
 from wsol_dist.launching.submission import following as arguments_of
+from wsol_dist.log.jsonl import read_metrics
 from wsol_dist.processes.ranks import Ranks
 from wsol_dist.recipe import Config
-from wsol_dist.report.jsonl import read_metrics
 
 VAL = {"look_every_s": 0.05, "silence_minutes": 5.0}
 SCALES = {10: 0.2, 20: 1.0, 30: 0.5}

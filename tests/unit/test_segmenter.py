@@ -27,6 +27,7 @@ from wsol_dist.engine.schedule import build_schedule
 from wsol_dist.errors import UserError
 from wsol_dist.evaluator.evaluate import evaluate_checkpoint
 from wsol_dist.evaluator.record import by_class_json
+from wsol_dist.log.table import print_by_class
 from wsol_dist.methods.base import Localization, Method
 from wsol_dist.methods.config import MethodConfig
 from wsol_dist.methods.segmenter.config import SegmenterConfig
@@ -39,7 +40,6 @@ from wsol_dist.processes.ranks import Ranks
 from wsol_dist.regions.config import CRFConfig
 from wsol_dist.report.images import class_iou_table
 from wsol_dist.report.run_data import EvalRecord, RunData
-from wsol_dist.report.table import print_by_class
 from wsol_dist.trainer.preflight import check_data
 
 NUM_CLASSES = 5

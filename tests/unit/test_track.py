@@ -19,10 +19,10 @@ import pytest
 from rich.console import Console
 
 from wsol_dist.config.track import TrackConfig
-from wsol_dist.report.console import BarConsole, Eta, PlainConsole, duration_text
-from wsol_dist.report.jsonl import JsonLines, first_time, read_metrics
-from wsol_dist.report.track import Picture, Track, run_id
-from wsol_dist.report.wandb_mode import has_key, server_answers, wanted_mode, why_not_online
+from wsol_dist.log.console import BarConsole, Eta, PlainConsole, duration_text
+from wsol_dist.log.jsonl import JsonLines, first_time, read_metrics
+from wsol_dist.log.track import Picture, Track, run_id
+from wsol_dist.log.wandb_mode import has_key, server_answers, wanted_mode, why_not_online
 
 KEY = "0123456789abcdef" * 2 + "01234567"
 OFFLINE = TrackConfig(wandb="offline")

@@ -26,8 +26,8 @@ from wsol_dist.data.index import Index
 from wsol_dist.data.stream import PREFETCH, ShardReader
 from wsol_dist.data.transforms import squash
 from wsol_dist.evaluator.work import Work
+from wsol_dist.log.progress import progress
 from wsol_dist.processes.ranks import Ranks
-from wsol_dist.progress import progress
 from wsol_dist.regions.cluster import COLUMN_NAME, Backend, ClusterConfig, backend_class, image_seed
 
 

@@ -261,7 +261,7 @@ def measured_images_per_s(run: Path) -> Figure:
         UserError: no rows, or no checkpoint that says how many ranks it had.
     """
     from wsol_dist.engine import checkpoint
-    from wsol_dist.report.jsonl import METRICS_FILE, read_metrics
+    from wsol_dist.log.jsonl import METRICS_FILE, read_metrics
 
     name = "train/images_per_s"
     found = checkpoint.complete_checkpoints(run)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsol_dist.errors import UserError
+from wsol_dist.log.progress import progress
 from wsol_dist.options import names_of
-from wsol_dist.progress import progress
 from wsol_dist.review.journal import FILE, Journal
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from wsol_dist.evaluator.follow import at_checkpoint, score_val
 from wsol_dist.evaluator.identity import identify
 from wsol_dist.evaluator.publish import point_at_best, scored_records
 from wsol_dist.evaluator.work import Work
+from wsol_dist.log.track import Track
 from wsol_dist.methods.base import Method
 from wsol_dist.processes.ranks import Ranks
 from wsol_dist.recipe import Config
-from wsol_dist.report.track import Track
 
 
 class Validation:

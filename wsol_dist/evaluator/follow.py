@@ -21,12 +21,12 @@ from wsol_dist.evaluator.identity import Identity, sha256_of
 from wsol_dist.evaluator.publish import log_missing, publish, scored_records, update_best
 from wsol_dist.evaluator.scoring import check_broken, load_method, open_log, score
 from wsol_dist.evaluator.work import Work
+from wsol_dist.log.jsonl import METRICS_FILE
+from wsol_dist.log.track import Track
 from wsol_dist.methods.base import Method
 from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.models.weights import load_checked, read_state
 from wsol_dist.processes.ranks import Ranks
-from wsol_dist.report.jsonl import METRICS_FILE
-from wsol_dist.report.track import Track
 
 Final = Literal["best", "last"]
 What = Literal["score", "wait", "finished", "dead"]

@@ -19,11 +19,11 @@ from wsol_dist.evaluator.evaluation import Evaluation
 from wsol_dist.evaluator.history import note_scoring
 from wsol_dist.evaluator.identity import Identity
 from wsol_dist.evaluator.work import Work
+from wsol_dist.log.jsonl import METRICS_FILE, read_metrics
+from wsol_dist.log.table import print_by_class, print_scores
+from wsol_dist.log.track import Picture, Track
 from wsol_dist.metrics.select import Candidate, Choice, choose_best
 from wsol_dist.report import filmstrip
-from wsol_dist.report.jsonl import METRICS_FILE, read_metrics
-from wsol_dist.report.table import print_by_class, print_scores
-from wsol_dist.report.track import Picture, Track
 
 
 def publish(evaluation: Evaluation, work: Work, track: Track, *, table: bool = True) -> None:

@@ -13,7 +13,7 @@ from wsol_dist.errors import UserError
 from wsol_dist.fitting.boxes import Boxes, open_boxes
 from wsol_dist.fitting.source import FitSource
 from wsol_dist.fitting.started import Started
-from wsol_dist.progress import progress
+from wsol_dist.log.progress import progress
 from wsol_dist.recipe import from_dict
 
 SHARDS = "shards"

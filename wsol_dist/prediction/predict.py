@@ -19,6 +19,7 @@ from wsol_dist.data.broken import name_some
 from wsol_dist.data.decode import DecodeError, decode_rgb
 from wsol_dist.data.transforms import squash
 from wsol_dist.errors import UserError
+from wsol_dist.log.progress import progress
 from wsol_dist.prediction.boxes import Which
 from wsol_dist.prediction.inputs import ImageItem, Inputs, Stamp
 from wsol_dist.prediction.localizer import Localizer
@@ -27,7 +28,6 @@ from wsol_dist.prediction.record import Parts, Predictions, rows_of, write_recor
 from wsol_dist.prediction.results import LocalizedImage
 from wsol_dist.prediction.writers import PICTURE_FORMATS, RECORD, draw_formats, write_formats
 from wsol_dist.processes.ranks import Ranks
-from wsol_dist.progress import progress
 
 CHUNK = 64
 """Images that are written down at once: what a kill can cost a rank."""

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from wsol_dist.atomic import write_atomically
 from wsol_dist.errors import UserError
-from wsol_dist.report.console import duration_text
+from wsol_dist.log.console import duration_text
 from wsol_dist.report.curves import number
 from wsol_dist.report.run_data import RunData, read_run
 from wsol_dist.report.view import LABELS, threshold_text, value_text

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from wsol_dist.report.console import duration_text
+from wsol_dist.log.console import duration_text
 from wsol_dist.report.curves import number
 from wsol_dist.report.gallery import KINDS
 from wsol_dist.report.run_data import EvalRecord, RunData

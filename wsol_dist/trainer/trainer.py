@@ -24,6 +24,7 @@ from wsol_dist.engine import checkpoint
 from wsol_dist.engine.run_state import mark_finished
 from wsol_dist.engine.zero import ZeroEngine
 from wsol_dist.errors import UserError
+from wsol_dist.log.track import Track
 from wsol_dist.methods.base import Method
 from wsol_dist.model import build_method, initialise
 from wsol_dist.models.weights import load_checked, read_state
@@ -31,7 +32,6 @@ from wsol_dist.processes.ranks import Ranks
 from wsol_dist.processes.stop import Stop
 from wsol_dist.processes.watchdog import Watchdog
 from wsol_dist.recipe import Config, dump, to_dict
-from wsol_dist.report.track import Track
 from wsol_dist.trainer.meter import Meter
 from wsol_dist.trainer.stages import take_before
 

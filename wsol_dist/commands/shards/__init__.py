@@ -14,8 +14,8 @@ import tyro
 
 from wsol_dist.data import sources
 from wsol_dist.errors import UserError, did_you_mean
+from wsol_dist.log.progress import progress
 from wsol_dist.options import parse_knobs
-from wsol_dist.progress import progress
 
 USAGE = """usage: wsol shards {pack,verify,ls,show,cat,report} ...
 

@@ -13,10 +13,10 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from wsol_dist.config.track import TrackConfig
+from wsol_dist.log.console import BarConsole, PlainConsole, open_console
+from wsol_dist.log.jsonl import METRICS_FILE, JsonLines, read_metrics
+from wsol_dist.log.wandb_mode import wanted_mode, why_not_online
 from wsol_dist.processes import first_error
-from wsol_dist.report.console import BarConsole, PlainConsole, open_console
-from wsol_dist.report.jsonl import METRICS_FILE, JsonLines, read_metrics
-from wsol_dist.report.wandb_mode import wanted_mode, why_not_online
 
 __all__ = ["Job", "Picture", "Track", "read_metrics"]
 
