@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from wsol_dist.data.index import Index
-from wsol_dist.engine import checkpoint
 from wsol_dist.methods.base import Localization, Method, pick_maps, top_class
 from wsol_dist.methods.config import MethodConfig
 from wsol_dist.recipe import Config, dump, from_dict
+from wsol_dist.runs import checkpoint
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

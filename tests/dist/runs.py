@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from wsol_dist.data.index import Index
-from wsol_dist.engine import checkpoint
 from wsol_dist.methods.ts_cam.config import TSCAMConfig
 from wsol_dist.methods.ts_cam.network import TSCAM
 from wsol_dist.models.weights import read_state
 from wsol_dist.processes import ranks
 from wsol_dist.processes.ranks import Ranks
 from wsol_dist.recipe import Config, from_dict
-from wsol_dist.trainer.preflight import prepare_folder
-from wsol_dist.trainer.trainer import Trainer
+from wsol_dist.runs import checkpoint
+from wsol_dist.training.preflight import prepare_folder
+from wsol_dist.training.trainer import Trainer
 
 BACKBONE = {
     "arch": "deit_tiny_patch16_224",

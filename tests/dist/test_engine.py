@@ -13,12 +13,12 @@ import torch
 from tests.dist.runs import alone, losses, stored, tiny, train
 from tests.pool import RankPool
 from wsol_dist.data.index import Index
-from wsol_dist.engine import checkpoint
 from wsol_dist.errors import UserError
-from wsol_dist.model import build_method, initialise
 from wsol_dist.models.weights import read_state
-from wsol_dist.trainer.preflight import prepare_folder
-from wsol_dist.trainer.trainer import Trainer
+from wsol_dist.runs import checkpoint
+from wsol_dist.runs.model import build_method, initialise
+from wsol_dist.training.preflight import prepare_folder
+from wsol_dist.training.trainer import Trainer
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_a_lost_optimizer_would_show(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The comparison above is fine enough to tell a continued optimizer from a fresh one."""
-    from wsol_dist.engine.zero import ZeroEngine
+    from wsol_dist.training.zero import ZeroEngine
 
     train(alone(), tiny(tiny_shards, drop_path=0.0), tmp_path / "run", 4)
     monkeypatch.setattr(ZeroEngine, "load", lambda self, checkpoint, *, world: None)

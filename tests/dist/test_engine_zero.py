@@ -15,15 +15,15 @@ from tests.dist.runs import METHODS, alone, losses, tiny, train
 from tests.e2e.faults.table import fault
 from tests.pool import RankPool
 from wsol_dist.data.index import Index
-from wsol_dist.engine import checkpoint
-from wsol_dist.engine.zero import ZeroEngine, check_device
 from wsol_dist.errors import UserError
-from wsol_dist.model import build_method, weights_file
 from wsol_dist.models.weights import load_checked, read_state
 from wsol_dist.processes.ranks import Ranks
 from wsol_dist.recipe import Config
-from wsol_dist.trainer.preflight import check_network
-from wsol_dist.trainer.trainer import Trainer
+from wsol_dist.runs import checkpoint
+from wsol_dist.runs.model import build_method, weights_file
+from wsol_dist.training.preflight import check_network
+from wsol_dist.training.trainer import Trainer
+from wsol_dist.training.zero import ZeroEngine, check_device
 
 NUM_CLASSES = 8
 

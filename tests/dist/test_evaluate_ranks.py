@@ -37,7 +37,7 @@ from wsol_dist.metrics.threshold import Threshold
 from wsol_dist.processes.ranks import Ranks
 from wsol_dist.processes.spawn import spawn
 from wsol_dist.recipe import Config
-from wsol_dist.report.rows import read_rows
+from wsol_dist.runs.rows import read_rows
 
 NUM_TEST = 33
 """In batches of 6 on two ranks: the last batch is cut, and one image in it is padding."""

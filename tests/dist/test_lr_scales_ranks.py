@@ -13,8 +13,8 @@ from tests.dist.runs import alone, losses, stored, train
 from tests.pool import RankPool
 from tests.unit.test_segmenter import write_column
 from wsol_dist.data.index import Index
-from wsol_dist.model import build_method
 from wsol_dist.recipe import Config, from_dict
+from wsol_dist.runs.model import build_method
 
 PX = 32
 NET = {"arch": "resnet10t", "model_kwargs": {"zero_init_last": False}}

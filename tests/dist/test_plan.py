@@ -12,14 +12,14 @@ import torch
 from tests.dist.runs import METHODS, tiny
 from tests.dist.sockets import bytes_sent, peak_bytes, tensor_bytes
 from tests.pool import RankPool
-from wsol_dist.engine import zero as zero_engine
-from wsol_dist.engine.zero import ZeroEngine
-from wsol_dist.model import build_method
 from wsol_dist.planning import cost
 from wsol_dist.planning.cost import Scale, memory
 from wsol_dist.planning.network import Inputs, Network, look_at
 from wsol_dist.processes.ranks import Ranks
 from wsol_dist.recipe import Config
+from wsol_dist.runs.model import build_method
+from wsol_dist.training import zero as zero_engine
+from wsol_dist.training.zero import ZeroEngine
 
 NUM_CLASSES, MICRO_BATCH, IMAGE_PX = 8, 4, 128
 BUCKET_ELEMENTS = 500_000

@@ -18,15 +18,15 @@ from tests.dist.test_validation_ranks import recipe
 from tests.forkserver import FRESH
 from tests.pool import RankPool
 from wsol_dist.data.index import Index
-from wsol_dist.engine import checkpoint
-from wsol_dist.engine.run_state import finished_step
 from wsol_dist.evaluator.during_training import Validation
 from wsol_dist.log.jsonl import read_metrics
 from wsol_dist.processes.ranks import Ranks
 from wsol_dist.processes.stop import SIGNALS, Stop
 from wsol_dist.recipe import Config
-from wsol_dist.trainer.preflight import prepare_folder
-from wsol_dist.trainer.trainer import Trainer
+from wsol_dist.runs import checkpoint
+from wsol_dist.runs.run_state import finished_step
+from wsol_dist.training.preflight import prepare_folder
+from wsol_dist.training.trainer import Trainer
 
 LOGGED = 5
 """Steps between two log rows: a stop falls between two."""

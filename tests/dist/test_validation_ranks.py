@@ -8,12 +8,12 @@ from typing import Any
 
 from tests.pool import RankPool
 from wsol_dist.data.index import Index
-from wsol_dist.engine.run_state import finished_step, read_best
 from wsol_dist.evaluator.during_training import Validation
 from wsol_dist.log.jsonl import read_metrics
 from wsol_dist.processes.ranks import Ranks
 from wsol_dist.recipe import Config, from_dict
-from wsol_dist.trainer.trainer import Trainer
+from wsol_dist.runs.run_state import finished_step, read_best
+from wsol_dist.training.trainer import Trainer
 
 
 def recipe(shards: Path, *, every_epochs: float) -> Config:

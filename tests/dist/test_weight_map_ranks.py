@@ -13,11 +13,11 @@ from tests.dist.runs import alone, losses, stored, train
 from tests.pool import RankPool
 from wsol_dist.data.index import Index
 from wsol_dist.data.stream import TrainingOrder
-from wsol_dist.engine import checkpoint
 from wsol_dist.models.weights import read_state
 from wsol_dist.processes.ranks import Ranks
 from wsol_dist.recipe import Config, from_dict
-from wsol_dist.trainer.stages import stages
+from wsol_dist.runs import checkpoint
+from wsol_dist.training.stages import stages
 
 NET = {"arch": "resnet10t", "model_kwargs": {"zero_init_last": False}}
 KNOBS = {"epochs": 1, "global_batch": 16, "lr": 1e-3, "schedule": "constant", "checkpoint_every_epochs": 0.5}

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from wsol_dist.cli import main
-from wsol_dist.engine import checkpoint
 from wsol_dist.recipe import load, read_yaml, to_dict
+from wsol_dist.runs import checkpoint
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """

@@ -13,7 +13,7 @@ import pytest
 
 from tests.forkserver import FRESH
 from tests.hue import config, write_checkpoint, write_run
-from wsol_dist.engine.run_state import mark_finished, read_best
+from wsol_dist.runs.run_state import mark_finished, read_best
 
 ROOT = Path(__file__).parents[2]
 

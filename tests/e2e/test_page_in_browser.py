@@ -14,7 +14,7 @@ from tests.unit.test_compare import make_run as make_scored
 from tests.unit.test_page import make_run
 from wsol_dist.cli import main
 from wsol_dist.report.page import write_report
-from wsol_dist.report.rows import write_rows
+from wsol_dist.runs.rows import write_rows
 
 pytestmark = pytest.mark.slow
 

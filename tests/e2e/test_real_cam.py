@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from wsol_dist.cli import main
-from wsol_dist.report.rows import read_rows
+from wsol_dist.runs.rows import read_rows
 
 RECIPE = "cam-ilsvrc-mobilenetv2"
 WEIGHTS = "weights/mobilenetv2_100.imagenet1k.safetensors"

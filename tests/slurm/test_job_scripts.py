@@ -14,7 +14,7 @@ import pytest
 from tests.forkserver import FRESH
 from tests.slurm.conftest import ROOT, Slurm, fork_in
 from wsol_dist.data.index import Index
-from wsol_dist.engine.checkpoint import complete_checkpoints
+from wsol_dist.runs.checkpoint import complete_checkpoints
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 WAIT_S = 400.0

@@ -17,9 +17,9 @@ from tests.dist.runs import losses, tiny
 from tests.e2e.reliability.job import ROOT, Job, whole_steps
 from tests.e2e.reliability.rows import measured
 from tests.slurm.conftest import Slurm
-from wsol_dist.engine.run_state import finished_step
 from wsol_dist.processes.stop import STOPPED_LINE
 from wsol_dist.recipe import dump
+from wsol_dist.runs.run_state import finished_step
 
 pytestmark = pytest.mark.timeout(600)
 STEPS = 120

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from wsol_dist.engine import checkpoint
-from wsol_dist.engine.checkpoint import TrainState
-from wsol_dist.model import build_method
 from wsol_dist.recipe import dump, from_dict
+from wsol_dist.runs import checkpoint
+from wsol_dist.runs.checkpoint import TrainState
+from wsol_dist.runs.model import build_method
 
 CLASSES = ("ant", "bee", "cat & dog")
 CAM = {"name": "cam", "arch": "resnet10t", "model_kwargs": {"zero_init_last": False}, "image_px": 64}

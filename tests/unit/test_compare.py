@@ -16,7 +16,7 @@ from wsol_dist.data.index import Index
 from wsol_dist.errors import UserError
 from wsol_dist.metrics.bootstrap import paired_gain
 from wsol_dist.report.comparison import flips, most_changed, read_groups, table
-from wsol_dist.report.rows import read_rows, write_rows
+from wsol_dist.runs.rows import read_rows, write_rows
 
 SIZE_PX = 32
 

@@ -20,7 +20,6 @@ from wsol_dist.data.index import Index
 from wsol_dist.data.pack import PackOptions, make_plan, pack
 from wsol_dist.data.sample import Item, Sample
 from wsol_dist.data.stream import evaluation_batches
-from wsol_dist.engine import checkpoint
 from wsol_dist.errors import UserError
 from wsol_dist.evaluator import record, scoring
 from wsol_dist.evaluator.counting import check_counted, check_unique
@@ -30,10 +29,11 @@ from wsol_dist.methods.base import Localization, Method, top_class
 from wsol_dist.methods.config import MethodConfig
 from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.metrics.pxap import PxAP
-from wsol_dist.model import build_method
 from wsol_dist.processes.ranks import Ranks
 from wsol_dist.recipe import dump, from_dict
-from wsol_dist.report.rows import read_rows
+from wsol_dist.runs import checkpoint
+from wsol_dist.runs.model import build_method
+from wsol_dist.runs.rows import read_rows
 
 CONFIG = EvaluateConfig(size_px=32, batch_size=4, workers=0, cases=3)
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255), (0, 255, 255))

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from wsol_dist.errors import UserError
 from wsol_dist.fitting.choose import TABLE, Seen, choose, configure, explain
 from wsol_dist.fitting.weights import Weights, recognise
-from wsol_dist.model import build_method
+from wsol_dist.runs.model import build_method
 
 PLAIN = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -17,8 +17,6 @@ import pytest
 from tests.forkserver import FRESH
 from tests.hue import config, write_checkpoint, write_run
 from wsol_dist.cli import main
-from wsol_dist.engine import checkpoint
-from wsol_dist.engine.run_state import BEST_FILE, in_use, kept_steps, mark_finished, read_best
 from wsol_dist.evaluator import follow as following
 from wsol_dist.evaluator import publish as publishing
 from wsol_dist.evaluator.during_training import Validation
@@ -26,6 +24,8 @@ from wsol_dist.launching.submission import following as arguments_of
 from wsol_dist.log.jsonl import read_metrics
 from wsol_dist.processes.ranks import Ranks
 from wsol_dist.recipe import Config
+from wsol_dist.runs import checkpoint
+from wsol_dist.runs.run_state import BEST_FILE, in_use, kept_steps, mark_finished, read_best
 
 VAL = {"look_every_s": 0.05, "silence_minutes": 5.0}
 SCALES = {10: 0.2, 20: 1.0, 30: 0.5}
@@ -362,7 +362,7 @@ def test_one_job_follows_a_run(run: Path, capsys: pytest.CaptureFixture[str]) ->
     mark_finished(run, 10)
     # The lock belongs to a process, so the other one must be one.
     hold = (
-        "import sys, pathlib; from wsol_dist.engine.lock import FOLLOWING, RunLock; "
+        "import sys, pathlib; from wsol_dist.runs.lock import FOLLOWING, RunLock; "
         f"lock = RunLock(FOLLOWING); lock.take(pathlib.Path({str(run)!r})); print('held', flush=True); sys.stdin.read()"
     )
     pipe = subprocess.PIPE

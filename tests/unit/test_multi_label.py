@@ -39,7 +39,7 @@ from wsol_dist.models.backbones import build_cnn
 from wsol_dist.processes.ranks import Ranks
 from wsol_dist.recipe import Config, from_dict
 from wsol_dist.report.comparison import read_groups, table
-from wsol_dist.trainer.preflight import check_data
+from wsol_dist.training.preflight import check_data
 
 PX = 48
 

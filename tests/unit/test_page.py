@@ -25,9 +25,9 @@ from wsol_dist.report.curves import threshold_chart
 from wsol_dist.report.gallery import MOST_PICTURES, gallery
 from wsol_dist.report.images import by_class, class_table, iou_histogram
 from wsol_dist.report.page import write_report
-from wsol_dist.report.rows import write_rows
 from wsol_dist.report.run_data import read_picture, read_run
 from wsol_dist.report.summary import write_summary
+from wsol_dist.runs.rows import write_rows
 
 EVIL = "<script>alert('x')</script>"
 

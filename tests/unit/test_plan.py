@@ -13,10 +13,10 @@ from torch import nn
 from tests.dist.runs import METHODS, tiny
 from wsol_dist.cli import main
 from wsol_dist.config.train import TrainConfig
-from wsol_dist.engine.optimizer import state_per_element
 from wsol_dist.planning.cost import Scale, bytes_sent, memory, step_time
 from wsol_dist.planning.network import Inputs, Network, look_at
 from wsol_dist.recipe import dump
+from wsol_dist.training.optimizer import state_per_element
 
 GIB = 2**30
 NETWORK = Network(
@@ -102,7 +102,7 @@ def test_operations_and_activations_are_those_of_the_network(tiny_shards: Path) 
     one, two = (look_at(config, Inputs(num_classes=8), micro_batch=batch) for batch in (2, 4))
     assert two.flops == 2 * one.flops > 0
     assert two.activation_bytes == pytest.approx(2 * one.activation_bytes, rel=0.02)
-    from wsol_dist.model import build_method
+    from wsol_dist.runs.model import build_method
 
     method: nn.Module = build_method(config, num_classes=8)
     assert one.trained == sum(value.numel() for value in method.parameters())

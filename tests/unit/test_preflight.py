@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from tests.hue import config, write_checkpoint
-from wsol_dist.engine.checkpoint import save_weights
 from wsol_dist.errors import UserError
 from wsol_dist.report.run_data import distinct_names
-from wsol_dist.trainer import memory
-from wsol_dist.trainer.memory import GIB, Waiting, check_memory, free_memory
-from wsol_dist.trainer.preflight import check
+from wsol_dist.runs.checkpoint import save_weights
+from wsol_dist.training import memory
+from wsol_dist.training.memory import GIB, Waiting, check_memory, free_memory
+from wsol_dist.training.preflight import check
 
 
 def test_a_run_that_goes_on_needs_the_weights_it_started_from_no_more(

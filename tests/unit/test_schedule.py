@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from wsol_dist.config.train import TrainConfig
-from wsol_dist.engine.schedule import build_schedule
+from wsol_dist.training.schedule import build_schedule
 
 
 def lrs(config: TrainConfig, *, steps_per_epoch: int, num_steps: int) -> list[float]:

@@ -22,8 +22,6 @@ from wsol_dist.data.index import Index
 from wsol_dist.data.label_maps import NAME, LabelMaps
 from wsol_dist.data.stream import ShardReader
 from wsol_dist.data.transforms import TrainTransform
-from wsol_dist.engine.optimizer import build_optimizer
-from wsol_dist.engine.schedule import build_schedule
 from wsol_dist.errors import UserError
 from wsol_dist.evaluator.evaluate import evaluate_checkpoint
 from wsol_dist.evaluator.record import by_class_json
@@ -40,7 +38,9 @@ from wsol_dist.processes.ranks import Ranks
 from wsol_dist.regions.config import CRFConfig
 from wsol_dist.report.images import class_iou_table
 from wsol_dist.report.run_data import EvalRecord, RunData
-from wsol_dist.trainer.preflight import check_data
+from wsol_dist.training.optimizer import build_optimizer
+from wsol_dist.training.preflight import check_data
+from wsol_dist.training.schedule import build_schedule
 
 NUM_CLASSES = 5
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from wsol_dist.config.evaluate import ValConfig
-from wsol_dist.engine import checkpoint, run_state
 from wsol_dist.metrics.select import Candidate, choose_best
+from wsol_dist.runs import checkpoint, run_state
 
 
 def candidates(**values_of: tuple[float, ...]) -> list[Candidate]:

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from wsol_dist.data.index import Index
-from wsol_dist.engine.checkpoint import save_weights
 from wsol_dist.errors import UserError
 from wsol_dist.recipe import Config, from_dict, load, override, recipe_names, to_dict
-from wsol_dist.trainer.preflight import check, prepare_folder
-from wsol_dist.trainer.stages import stages
+from wsol_dist.runs.checkpoint import save_weights
+from wsol_dist.training.preflight import check, prepare_folder
+from wsol_dist.training.stages import stages
 
 CAM = {"name": "cam", "arch": "resnet10t", "image_px": 32}
 FIRST = {"name": "first", "method": CAM, "train": {"global_batch": 16}}

@@ -25,8 +25,8 @@ from wsol_dist.report.compare_page import Changes, write_compare_page
 from wsol_dist.report.compare_text import caption, print_changes, print_comparison
 from wsol_dist.report.comparison import Group, Scored, flips, most_changed, read_groups, table
 from wsol_dist.report.draw import draw_boxes
-from wsol_dist.report.rows import read_some
 from wsol_dist.report.run_data import data_uri
+from wsol_dist.runs.rows import read_some
 
 if TYPE_CHECKING:
     from wsol_dist.data.stream import ShardReader

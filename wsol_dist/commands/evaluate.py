@@ -230,8 +230,8 @@ def config_of(target: str, overrides: list[str]) -> Config:
 
 def find_weights(own: argparse.Namespace, run_folder: Path | None) -> tuple[Path | None, int, str]:
     """The weight file, the step it was written at (0 for other files), and its name for people."""
-    from wsol_dist.engine import checkpoint
-    from wsol_dist.model import weights_file
+    from wsol_dist.runs import checkpoint
+    from wsol_dist.runs.model import weights_file
 
     if own.step is not None and (run_folder is None or own.init is not None):
         raise UserError("--step: chooses a checkpoint of a RUN; it goes with neither a recipe nor --init")
@@ -256,7 +256,7 @@ def wanted_step(given: str, run_folder: Path) -> int:
     Raises:
         UserError: neither a number nor best; no best is known yet.
     """
-    from wsol_dist.engine.run_state import BEST_FILE, read_best
+    from wsol_dist.runs.run_state import BEST_FILE, read_best
 
     if given.isdigit():
         return int(given)
@@ -276,7 +276,7 @@ def check(config: Config, index_dir: str, *, splits: tuple[str, ...], weights: P
     Raises:
         UserError: the first of them.
     """
-    from wsol_dist.model import check_belongs, check_classes
+    from wsol_dist.runs.model import check_belongs, check_classes
 
     if not index_dir:
         raise UserError("--index: no shards given and none in the recipe; add --index FOLDER")

@@ -109,7 +109,7 @@ def _go_on(own: argparse.Namespace, rest: list[str], run: Path, started: Started
         UserError: one of them differs.
     """
     from wsol_dist.recipe import from_dict
-    from wsol_dist.trainer.preflight import differences
+    from wsol_dist.training.preflight import differences
 
     given = {
         "folder": str(own.folder.resolve()),

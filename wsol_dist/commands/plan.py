@@ -17,7 +17,7 @@ from wsol_dist.data.order import steps_per_epoch
 from wsol_dist.errors import UserError
 from wsol_dist.options import check_least
 from wsol_dist.recipe import Config, parse_with_recipe
-from wsol_dist.trainer.stages import stages
+from wsol_dist.training.stages import stages
 
 if TYPE_CHECKING:
     from wsol_dist.planning.cost import Memory, Scale, StepTime
@@ -260,8 +260,8 @@ def measured_images_per_s(run: Path) -> Figure:
     Raises:
         UserError: no rows, or no checkpoint that says how many ranks it had.
     """
-    from wsol_dist.engine import checkpoint
     from wsol_dist.log.jsonl import METRICS_FILE, read_metrics
+    from wsol_dist.runs import checkpoint
 
     name = "train/images_per_s"
     found = checkpoint.complete_checkpoints(run)

@@ -33,8 +33,8 @@ def _prepare(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="run folder; default runs/NAME")
     parser.add_argument("--world", type=int, nargs="+", default=[1], help="numbers of ranks; default 1")
     own, config = parse_with_recipe(parser, argv)
-    from wsol_dist.trainer.preflight import check, prepare_folder
-    from wsol_dist.trainer.stages import stages
+    from wsol_dist.training.preflight import check, prepare_folder
+    from wsol_dist.training.stages import stages
 
     if min(own.world) < 1:
         raise UserError(f"--world: given {min(own.world)}, at least 1 is needed")

@@ -28,8 +28,8 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--port: given {own.port}; allowed: 0 (any that is free) to 65535")
     if own.with_open and not own.export:
         raise UserError("--with-open: goes with --export")
-    from wsol_dist.engine.lock import Lock, RunLock
     from wsol_dist.review.cards import open_cards
+    from wsol_dist.runs.lock import Lock, RunLock
 
     cards = open_cards(own.folder)
     lock = RunLock(Lock(file="review.lock", job="review of these predictions is open", cure="end it first"))

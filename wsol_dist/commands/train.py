@@ -48,12 +48,12 @@ def _leave_at_once(config: Config, heard: str) -> None:
 
 
 def _train(config: Config, folder: Path, stop: Stop) -> int:
-    from wsol_dist.engine.checkpoint import sweep
-    from wsol_dist.engine.lock import RunLock
     from wsol_dist.processes import ranks
     from wsol_dist.processes.first_error import FirstError
-    from wsol_dist.trainer.preflight import check, prepare_folder
-    from wsol_dist.trainer.stages import stages
+    from wsol_dist.runs.checkpoint import sweep
+    from wsol_dist.runs.lock import RunLock
+    from wsol_dist.training.preflight import check, prepare_folder
+    from wsol_dist.training.stages import stages
 
     lock = RunLock()
     own = ranks.from_environment()
@@ -90,8 +90,8 @@ def _run(config: Config, folder: Path, index: Index, own: Ranks, stop: Stop) -> 
     """One training of the recipe's; False where it was stopped."""
     from wsol_dist.evaluator.during_training import Validation
     from wsol_dist.processes.watchdog import Watchdog
-    from wsol_dist.trainer.memory import check_memory
-    from wsol_dist.trainer.trainer import Trainer
+    from wsol_dist.training.memory import check_memory
+    from wsol_dist.training.trainer import Trainer
 
     train = config.train
     again = partial(requeue, limit=train.max_requeues)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from wsol_dist.engine import checkpoint
 from wsol_dist.evaluator.follow import at_checkpoint, score_val
 from wsol_dist.evaluator.identity import identify
 from wsol_dist.evaluator.publish import point_at_best, scored_records
@@ -16,6 +15,7 @@ from wsol_dist.log.track import Track
 from wsol_dist.methods.base import Method
 from wsol_dist.processes.ranks import Ranks
 from wsol_dist.recipe import Config
+from wsol_dist.runs import checkpoint
 
 
 class Validation:

@@ -13,9 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from wsol_dist.engine import checkpoint
-from wsol_dist.engine.lock import FOLLOWING, RunLock
-from wsol_dist.engine.run_state import BEFORE_FOLDER, finished_step, in_use, read_best
 from wsol_dist.evaluator.choose_threshold import threshold_for
 from wsol_dist.evaluator.identity import Identity, sha256_of
 from wsol_dist.evaluator.publish import log_missing, publish, scored_records, update_best
@@ -27,6 +24,9 @@ from wsol_dist.methods.base import Method
 from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.models.weights import load_checked, read_state
 from wsol_dist.processes.ranks import Ranks
+from wsol_dist.runs import checkpoint
+from wsol_dist.runs.lock import FOLLOWING, RunLock
+from wsol_dist.runs.run_state import BEFORE_FOLDER, finished_step, in_use, read_best
 
 Final = Literal["best", "last"]
 What = Literal["score", "wait", "finished", "dead"]

@@ -11,8 +11,6 @@ from typing import Any
 from wsol_dist.config.evaluate import Guard, ValConfig
 from wsol_dist.data.index import Index
 from wsol_dist.data.order import steps_per_epoch
-from wsol_dist.engine import checkpoint
-from wsol_dist.engine.run_state import read_best, write_best
 from wsol_dist.evaluator import record
 from wsol_dist.evaluator.cases import BEST, FIXED, WORST
 from wsol_dist.evaluator.evaluation import Evaluation
@@ -24,6 +22,8 @@ from wsol_dist.log.table import print_by_class, print_scores
 from wsol_dist.log.track import Picture, Track
 from wsol_dist.metrics.select import Candidate, Choice, choose_best
 from wsol_dist.report import filmstrip
+from wsol_dist.runs import checkpoint
+from wsol_dist.runs.run_state import read_best, write_best
 
 
 def publish(evaluation: Evaluation, work: Work, track: Track, *, table: bool = True) -> None:

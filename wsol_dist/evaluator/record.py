@@ -18,7 +18,7 @@ from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.metrics.threshold import Threshold
 from wsol_dist.report.draw import draw_case
 from wsol_dist.report.draw_clusters import MapBox, draw_clusters
-from wsol_dist.report.rows import write_rows
+from wsol_dist.runs.rows import write_rows
 
 FOLDER = "eval"
 JPEG_QUALITY = 82

@@ -23,10 +23,10 @@ from wsol_dist.evaluator.work import Work
 from wsol_dist.log.track import Track
 from wsol_dist.methods.base import Method
 from wsol_dist.metrics.threshold import Threshold
-from wsol_dist.model import build_method
 from wsol_dist.models.weights import load_checked, read_state
 from wsol_dist.processes.ranks import Ranks
 from wsol_dist.recipe import dump, to_dict
+from wsol_dist.runs.model import build_method
 
 PROGRESS_EVERY_S = 10.0
 

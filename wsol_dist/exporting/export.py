@@ -19,7 +19,6 @@ import torch
 import yaml
 from safetensors import SafetensorError
 
-from wsol_dist.engine.checkpoint import WEIGHTS, save_weights, sync
 from wsol_dist.errors import UserError
 from wsol_dist.evaluator.identity import sha256_of
 from wsol_dist.exporting.card import write_card
@@ -34,6 +33,7 @@ from wsol_dist.exporting.graph import (
 )
 from wsol_dist.prediction.opening import CONFIG_FILE, MODEL_FILE, MODEL_SCHEMA, SUMS_FILE, Opened, build
 from wsol_dist.recipe import read_yaml, to_dict
+from wsol_dist.runs.checkpoint import WEIGHTS, save_weights, sync
 from wsol_dist.version import __version__
 
 FORMATS = ("onnx", "torch")

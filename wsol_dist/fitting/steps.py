@@ -8,13 +8,13 @@ from typing import Any
 
 from wsol_dist.data import pack as packing
 from wsol_dist.data.index import Index
-from wsol_dist.engine.run_state import finished_step
 from wsol_dist.errors import UserError
 from wsol_dist.fitting.boxes import Boxes, open_boxes
 from wsol_dist.fitting.source import FitSource
 from wsol_dist.fitting.started import Started
 from wsol_dist.log.progress import progress
 from wsol_dist.recipe import from_dict
+from wsol_dist.runs.run_state import finished_step
 
 SHARDS = "shards"
 
@@ -109,7 +109,7 @@ def is_scored(run: Path, splits: tuple[str, ...]) -> bool:
 def train_and_score(started: Started, run: Path, splits: tuple[str, ...], *, procs: int | None) -> int:
     """Both jobs on this machine, as `launch/submit.py --cluster local` runs them; returns their exit code."""
     from wsol_dist.launching import submission
-    from wsol_dist.trainer.preflight import prepare_folder
+    from wsol_dist.training.preflight import prepare_folder
 
     if is_scored(run, splits):
         print(f"{run}: trained and scored, nothing to do")

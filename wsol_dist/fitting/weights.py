@@ -49,8 +49,8 @@ def recognise(path: Path, arch: str | None) -> Weights:
     """
     import torch
 
-    from wsol_dist.engine.checkpoint import weights_metadata
     from wsol_dist.models.weights import read_state
+    from wsol_dist.runs.checkpoint import weights_metadata
 
     state = read_state(path)
     for name in (arch,) if arch else KNOWN:

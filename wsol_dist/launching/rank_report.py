@@ -26,7 +26,7 @@ from wsol_dist.data.index import Index
 from wsol_dist.data.order import TrainingOrder, rank_share, steps_per_epoch
 from wsol_dist.errors import RankError, UserError
 from wsol_dist.recipe import read_yaml
-from wsol_dist.trainer.memory import GIB, free_memory
+from wsol_dist.training.memory import GIB, free_memory
 
 RANK_GIB = 0.5
 """Memory of a rank on a CPU with torch and DeepSpeed imported, before its network."""

@@ -23,8 +23,8 @@ from wsol_dist.launching.job import WsolJob
 from wsol_dist.launching.local_job import wait_and_show
 from wsol_dist.options import check_least, names_of
 from wsol_dist.recipe import Config, parse_with_recipe
-from wsol_dist.trainer.preflight import check, check_network, prepare_folder
-from wsol_dist.trainer.stages import stages
+from wsol_dist.training.preflight import check, check_network, prepare_folder
+from wsol_dist.training.stages import stages
 
 DEFAULT_RECIPE = "molt-imagenet"
 SIGNAL_DELAY_S = 120

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from wsol_dist.engine.zero import BUCKET_ELEMENTS
 from wsol_dist.planning.network import Network
+from wsol_dist.training.zero import BUCKET_ELEMENTS
 
 Backend = Literal["nccl", "gloo"]
 FLOAT_BYTES = 4

@@ -10,11 +10,11 @@ from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTenso
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from wsol_dist.engine.optimizer import build_optimizer, state_per_element
 from wsol_dist.errors import UserError
 from wsol_dist.methods.base import Method
-from wsol_dist.model import build_method
 from wsol_dist.recipe import Config
+from wsol_dist.runs.model import build_method
+from wsol_dist.training.optimizer import build_optimizer, state_per_element
 
 SMALL_ELEMENTS = 100_000
 """ZeRO 3 keeps parameters up to this size whole (DeepSpeed's stage3_param_persistence_threshold)."""

@@ -13,17 +13,17 @@ from typing import Any
 
 import torch
 
-from wsol_dist.engine import checkpoint
-from wsol_dist.engine.run_state import BEST_FILE, read_best
 from wsol_dist.errors import UserError, did_you_mean
 from wsol_dist.evaluator import record
 from wsol_dist.evaluator.identity import Identity, curve_knobs, sha256_of
 from wsol_dist.methods.base import Method
 from wsol_dist.metrics.threshold import Threshold, fixed
-from wsol_dist.model import build_method, check_belongs, trained_classes
 from wsol_dist.models.weights import load_checked, read_state
 from wsol_dist.recipe import Config, from_dict, read_yaml, to_dict
 from wsol_dist.regions.boxes import level_of
+from wsol_dist.runs import checkpoint
+from wsol_dist.runs.model import build_method, check_belongs, trained_classes
+from wsol_dist.runs.run_state import BEST_FILE, read_best
 
 CONFIG_FILE, MODEL_FILE, SUMS_FILE = "config.yaml", "model.json", "SHA256SUMS"
 """Of a model folder, beside `model.safetensors`."""

@@ -14,7 +14,7 @@ from wsol_dist.report.curves import number, threshold_chart
 from wsol_dist.report.gallery import Gallery, Result, Shown, class_name, result_of
 from wsol_dist.report.images import class_table, iou_histogram
 from wsol_dist.report.page import fill
-from wsol_dist.report.rows import read_some
+from wsol_dist.runs.rows import read_some
 
 Pictures = Mapping[tuple[Path, str], str]
 """(run folder, image id) -> data URI."""

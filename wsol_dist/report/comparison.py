@@ -13,9 +13,9 @@ import numpy as np
 from wsol_dist.errors import UserError
 from wsol_dist.metrics.bootstrap import Interval, paired_gain
 from wsol_dist.report.curves import number
-from wsol_dist.report.rows import read_column
 from wsol_dist.report.run_data import EvalRecord, RunData, latest, read_image_numbers, read_runs
 from wsol_dist.report.view import threshold_text
+from wsol_dist.runs.rows import read_column
 
 PER_IMAGE = ("gt_known", "top1_loc", "top5_loc", "cls_top1", "cls_top5")
 """Numbers that are means of a value an image: their differences have intervals. The mean IoU is another."""

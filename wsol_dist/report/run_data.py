@@ -16,7 +16,7 @@ import yaml
 
 from wsol_dist.errors import UserError
 from wsol_dist.log.jsonl import METRICS_FILE, first_time, read_metrics
-from wsol_dist.report.rows import read_numbers
+from wsol_dist.runs.rows import read_numbers
 
 _MIME_OF_MAGIC = {b"\xff\xd8\xff": "image/jpeg", b"\x89PN": "image/png"}
 

@@ -9,7 +9,7 @@ import torch
 
 from tests.e2e.faults.fault import GOOD, Fault
 from wsol_dist.data.index import Index
-from wsol_dist.engine import checkpoint
+from wsol_dist.runs import checkpoint
 
 SUBMIT = "submit {tmp}/recipe.yaml --cluster local --out {tmp}/run"
 TRAIN = "wsol train {tmp}/recipe.yaml --out {tmp}/run"

@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.faults.process import finish, message, small_files, start
 from tests.e2e.faults.table import fault
-from wsol_dist.engine import checkpoint
+from wsol_dist.runs import checkpoint
 
 SHORT, LONG = 75, 76
 SIZES = ("--num-train", "96", "--num-val", "24", "--num-test", "40", "--image-px", "96")

@@ -17,7 +17,7 @@ from wsol_dist.config.data import DataConfig
 from wsol_dist.data.index import Index
 from wsol_dist.data.stream import training_batches
 from wsol_dist.errors import as_user_error
-from wsol_dist.trainer import memory
+from wsol_dist.training import memory
 
 
 def test_too_little_host_memory(

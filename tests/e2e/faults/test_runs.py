@@ -16,8 +16,8 @@ from tests.e2e.faults.process import finish, message, start
 from tests.e2e.faults.table import fault
 from tests.forkserver import FRESH
 from wsol_dist.cli import main
-from wsol_dist.engine import checkpoint
-from wsol_dist.engine.lock import LOCK_FILE
+from wsol_dist.runs import checkpoint
+from wsol_dist.runs.lock import LOCK_FILE
 
 TRAIN = ("train", "recipe.yaml", "--out")
 
@@ -114,7 +114,7 @@ def test_too_little_shared_memory(prepared: Path) -> None:
 
 def test_the_lock_of_a_process_that_ended_is_free(prepared: Path) -> None:
     assert fault("two trainings in one run folder").then.startswith("exit 2")
-    from wsol_dist.engine.lock import RunLock
+    from wsol_dist.runs.lock import RunLock
 
     (prepared / LOCK_FILE).write_text("process 1 on a machine that is no more\n")
     lock = RunLock()

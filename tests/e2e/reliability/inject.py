@@ -58,7 +58,7 @@ FAULTS: dict[str, Callable[[int], None]] = {
 
 def at_step(fault: Callable[[int], None], rank: int, when: int) -> None:
     """Let it come in the middle of training, before the step's own work."""
-    from wsol_dist.engine.zero import ZeroEngine
+    from wsol_dist.training.zero import ZeroEngine
 
     own_step = ZeroEngine.step
 
@@ -72,7 +72,7 @@ def at_step(fault: Callable[[int], None], rank: int, when: int) -> None:
 
 def slow(rank: int, seconds: float) -> None:
     """Leave time to do something to a run of a small network."""
-    from wsol_dist.engine.zero import ZeroEngine
+    from wsol_dist.training.zero import ZeroEngine
 
     own_step = ZeroEngine.step
 
@@ -88,7 +88,7 @@ def while_writing(when: int) -> None:
 
     `when` 0: half of the weights are written; 1: everything is, but not yet under its name; 2: it has its name.
     """
-    from wsol_dist.engine import checkpoint
+    from wsol_dist.runs import checkpoint
 
     save, replace = checkpoint.save_weights, os.replace
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from tests.dist.runs import losses, tiny
 from tests.e2e.faults.conftest import RANK_VARIABLES
 from tests.e2e.reliability.inject import NOTE
-from wsol_dist.engine import checkpoint
 from wsol_dist.processes.ports import free_port
 from wsol_dist.recipe import dump
+from wsol_dist.runs import checkpoint
 
 ROOT = Path(__file__).parents[3]
 STEPS = 24

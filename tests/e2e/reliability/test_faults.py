@@ -26,9 +26,9 @@ from tests.e2e.reliability.job import (
 )
 from tests.e2e.reliability.rows import measured
 from tests.forkserver import FRESH
-from wsol_dist.engine.run_state import finished_step
 from wsol_dist.log.jsonl import read_metrics
 from wsol_dist.processes.stop import STOPPED, STOPPED_LINE
+from wsol_dist.runs.run_state import finished_step
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 HANG_S = 5.0

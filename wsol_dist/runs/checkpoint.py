@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
-from wsol_dist.engine.run_state import kept_steps
 from wsol_dist.errors import UserError
+from wsol_dist.runs.run_state import kept_steps
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,15 +15,15 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor
 
 from wsol_dist.config.train import TrainConfig
-from wsol_dist.engine import optimizer_state
-from wsol_dist.engine.checkpoint import EMA_WEIGHTS, OPTIMIZER
-from wsol_dist.engine.optimizer import build_optimizer, counters
-from wsol_dist.engine.optimizer_state import Part, Piece
-from wsol_dist.engine.schedule import build_schedule
 from wsol_dist.errors import UserError
 from wsol_dist.methods.base import Method
 from wsol_dist.models.weights import load_checked, read_state
 from wsol_dist.processes.ranks import Ranks
+from wsol_dist.runs.checkpoint import EMA_WEIGHTS, OPTIMIZER
+from wsol_dist.training import optimizer_state
+from wsol_dist.training.optimizer import build_optimizer, counters
+from wsol_dist.training.optimizer_state import Part, Piece
+from wsol_dist.training.schedule import build_schedule
 
 BUCKET_ELEMENTS = 25_000_000
 """Gradients that are reduced together, 100 MB. DeepSpeed's default would reserve 2 GB of every GPU for them."""

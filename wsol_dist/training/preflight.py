@@ -13,11 +13,11 @@ from wsol_dist.data.index import Index
 from wsol_dist.data.label_maps import LabelMaps
 from wsol_dist.data.pairs import FOUR
 from wsol_dist.data.pairs import check_classes as check_pairs
-from wsol_dist.engine.checkpoint import complete_checkpoints
-from wsol_dist.engine.lock import RunLock
 from wsol_dist.errors import UserError, did_you_mean
 from wsol_dist.methods.config import GivenData
 from wsol_dist.recipe import Config, dump, read_yaml, to_dict
+from wsol_dist.runs.checkpoint import complete_checkpoints
+from wsol_dist.runs.lock import RunLock
 
 CONFIG_FILE = "config.yaml"
 MAY_CHANGE = (
@@ -159,8 +159,8 @@ def check_network(config: Config, index: Index) -> None:
     Raises:
         UserError: an architecture, a size or an optimizer that does not exist or does not fit.
     """
-    from wsol_dist.engine.optimizer import build_optimizer
-    from wsol_dist.model import build_method
+    from wsol_dist.runs.model import build_method
+    from wsol_dist.training.optimizer import build_optimizer
 
     method = build_method(config, num_classes=len(index.classes), read_files=False)
     build_optimizer(method, config.train)
@@ -223,7 +223,7 @@ def _check_files(config: Config, index: Index) -> None:
     for name, value in _leaves(to_dict(config)["method"], "method"):
         if name.endswith("checkpoint") and value and not Path(value).is_file():
             raise UserError(f"{name}: there is no file {value}")
-    from wsol_dist.model import check_belongs, check_classes, weights_file
+    from wsol_dist.runs.model import check_belongs, check_classes, weights_file
 
     for file in config.method.classifier_files():
         check_classes(

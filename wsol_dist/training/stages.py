@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsol_dist.engine import checkpoint
-from wsol_dist.engine.run_state import BEFORE_FOLDER
 from wsol_dist.errors import UserError
 from wsol_dist.recipe import Config
+from wsol_dist.runs import checkpoint
+from wsol_dist.runs.run_state import BEFORE_FOLDER
 
 if TYPE_CHECKING:
     from wsol_dist.methods.base import Method

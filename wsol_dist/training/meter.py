@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from wsol_dist.engine.checkpoint import TrainState
 from wsol_dist.processes.ranks import Ranks
+from wsol_dist.runs.checkpoint import TrainState
 
 
 class Meter:

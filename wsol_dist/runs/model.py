@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wsol_dist.data.index import Index
-from wsol_dist.engine import checkpoint
 from wsol_dist.errors import UserError
 from wsol_dist.methods.base import Method
 from wsol_dist.models.weights import read_state, without_checkpoints
 from wsol_dist.recipe import Config
 from wsol_dist.registry import method_class
+from wsol_dist.runs import checkpoint
 
 
 def build_method(

@@ -20,20 +20,20 @@ from wsol_dist.data.label_maps import LabelMaps
 from wsol_dist.data.order import steps_per_epoch
 from wsol_dist.data.stream import TrainingBatch, TrainingOrder, training_batches
 from wsol_dist.data.transforms import normalise
-from wsol_dist.engine import checkpoint
-from wsol_dist.engine.run_state import mark_finished
-from wsol_dist.engine.zero import ZeroEngine
 from wsol_dist.errors import UserError
 from wsol_dist.log.track import Track
 from wsol_dist.methods.base import Method
-from wsol_dist.model import build_method, initialise
 from wsol_dist.models.weights import load_checked, read_state
 from wsol_dist.processes.ranks import Ranks
 from wsol_dist.processes.stop import Stop
 from wsol_dist.processes.watchdog import Watchdog
 from wsol_dist.recipe import Config, dump, to_dict
-from wsol_dist.trainer.meter import Meter
-from wsol_dist.trainer.stages import take_before
+from wsol_dist.runs import checkpoint
+from wsol_dist.runs.model import build_method, initialise
+from wsol_dist.runs.run_state import mark_finished
+from wsol_dist.training.meter import Meter
+from wsol_dist.training.stages import take_before
+from wsol_dist.training.zero import ZeroEngine
 
 
 class Validation(Protocol):
