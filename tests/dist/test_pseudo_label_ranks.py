@@ -10,9 +10,9 @@ import pytest
 from tests.pool import RankPool
 from tests.unit.test_multi_label import pack
 from tests.unit.test_pseudo_label import RECIPE
+from wsol_dist.columns.pseudo_labels import PseudoLabelling, write_labels
 from wsol_dist.commands.pseudo_label import plan
 from wsol_dist.processes.ranks import Ranks
-from wsol_dist.pseudo_labels import PseudoLabelling, write_labels
 
 
 def task_of(recipe: Path, out: Path) -> PseudoLabelling:

@@ -13,7 +13,7 @@ import torch
 from tests.damage import break_image
 from tests.unit.cluster_images import some_images
 from wsol_dist.cli import main
-from wsol_dist.clustering.labels import PreparingSet, label_rows
+from wsol_dist.columns.clusters import PreparingSet, label_rows
 from wsol_dist.data.columns import COLUMN_FILE, Column
 from wsol_dist.data.index import Index
 from wsol_dist.data.stream import ShardReader

@@ -10,8 +10,8 @@ import torch
 import yaml
 
 from wsol_dist.cli import main
-from wsol_dist.clustering.embeddings import PatchEmbedder
-from wsol_dist.clustering.labels import PreparingSet
+from wsol_dist.columns.clusters import PreparingSet
+from wsol_dist.columns.patch_embeddings import PatchEmbedder
 from wsol_dist.commands.evaluate import load_work
 from wsol_dist.data.columns import Column
 from wsol_dist.data.index import Index

@@ -11,11 +11,11 @@ import pytest
 
 from tests.unit.test_multi_label import CLASSES, PX, pack
 from wsol_dist.cli import main
+from wsol_dist.columns.pseudo_labels import score_labels
 from wsol_dist.data.columns import Column
 from wsol_dist.data.index import Index
 from wsol_dist.data.label_maps import LabelMaps
 from wsol_dist.processes.ranks import Ranks
-from wsol_dist.pseudo_labels import score_labels
 
 RECIPE = """
 name: plain

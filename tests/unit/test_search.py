@@ -11,7 +11,7 @@ import pytest
 
 from tests.hue import config, write_checkpoint, write_run
 from wsol_dist.cli import main
-from wsol_dist.clustering.search import Search, draw
+from wsol_dist.columns.search import Search, draw
 from wsol_dist.commands.evaluate import load_work
 
 

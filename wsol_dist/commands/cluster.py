@@ -21,7 +21,7 @@ from wsol_dist.options import add_column_options, check_column_options, parse_kn
 from wsol_dist.regions.cluster import BACKENDS, ClusterConfig, backend_class
 
 if TYPE_CHECKING:
-    from wsol_dist.clustering.labels import Labelling
+    from wsol_dist.columns.clusters import Labelling
     from wsol_dist.evaluator.work import Work
 
 
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
     task = plan(own, rest)
     if own.dry_run:
         return _say(task)
-    from wsol_dist.clustering.labels import label_shards
+    from wsol_dist.columns.clusters import label_shards
     from wsol_dist.data.columns import ColumnWriter
     from wsol_dist.processes.spawn import spawn
 
@@ -98,7 +98,7 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Labelling:
     splits = index.chosen_splits(own.split)
     config = knobs(own.backend, rest)
     embeddings = localizer(own, config, splits)
-    from wsol_dist.clustering.labels import Labelling, label_column
+    from wsol_dist.columns.clusters import Labelling, label_column
 
     command = shlex.join(["wsol", *sys.argv[1:]])
     return Labelling(
@@ -170,7 +170,7 @@ def _say(task: Labelling) -> int:
 
 def _show(own: argparse.Namespace, rest: list[str]) -> int:
     """`--show`: pictures instead of label maps."""
-    from wsol_dist.clustering.show import Wanted, find, show
+    from wsol_dist.columns.show import Wanted, find, show
     from wsol_dist.commands.evaluate import load_work
 
     if not own.index:

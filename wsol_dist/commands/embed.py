@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 from wsol_dist.options import add_column_options, check_column_options, parse_knobs, split_arguments
 
 if TYPE_CHECKING:
-    from wsol_dist.embedding import Embedding
+    from wsol_dist.columns.embedding import Embedding
 
 
 def main(argv: list[str]) -> int:
     """Entry of `wsol embed`."""
     parser = _parser()
     if not argv or "-h" in argv or "--help" in argv:
-        from wsol_dist.embedding import EmbedConfig
+        from wsol_dist.columns.embedding import EmbedConfig
 
         parser.print_help()
         print("\nThe knobs are flags too:\n")
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
         return 0
     own, rest = split_arguments(parser, argv)
     task = plan(own, rest)
-    from wsol_dist.embedding import embed_shards
+    from wsol_dist.columns.embedding import embed_shards
     from wsol_dist.processes.spawn import spawn
 
     spawn(embed_shards, own.procs, task)
@@ -56,7 +56,7 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Embedding:
     from wsol_dist.data.index import Index
 
     splits = Index.load(own.index).chosen_splits(own.split)
-    from wsol_dist.embedding import EmbedConfig, Embedding
+    from wsol_dist.columns.embedding import EmbedConfig, Embedding
 
     config = parse_knobs(EmbedConfig, rest, prog="wsol embed")
     return Embedding(

@@ -21,9 +21,9 @@ from wsol_dist.errors import UserError
 from wsol_dist.options import add_column_options, check_column_options, parse_knobs, split_arguments
 
 if TYPE_CHECKING:
+    from wsol_dist.columns.pseudo_labels import LabelConfig, PseudoLabelling
     from wsol_dist.evaluator.work import Work
     from wsol_dist.metrics.threshold import Threshold
-    from wsol_dist.pseudo_labels import LabelConfig, PseudoLabelling
 
 KNOBS = ("--size-px", "--ignore-margin", "--crf.")
 
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
     """Entry of `wsol pseudo-label`."""
     parser = _parser()
     if not argv or argv[0] in ("-h", "--help"):
-        from wsol_dist.pseudo_labels import LabelConfig
+        from wsol_dist.columns.pseudo_labels import LabelConfig
 
         parser.print_help()
         print("\nThe knobs of label maps are flags too:\n")
@@ -40,9 +40,9 @@ def main(argv: list[str]) -> int:
         return 0
     own, rest = split_arguments(parser, argv)
     task = plan(own, rest)
+    from wsol_dist.columns.pseudo_labels import write_labels
     from wsol_dist.data.columns import ColumnWriter
     from wsol_dist.processes.spawn import spawn
-    from wsol_dist.pseudo_labels import write_labels
 
     index = Index.load(task.work.index)
     if ColumnWriter(task.out, index, task.about(index)).finished:
@@ -77,7 +77,7 @@ def plan(own: argparse.Namespace, rest: list[str]) -> PseudoLabelling:
     knobs, overrides = _parted(rest)
     recipe = config_of(own.target, overrides)
     # It imports torch: after the recipe is read.
-    from wsol_dist.pseudo_labels import PseudoLabelling, check_labelling
+    from wsol_dist.columns.pseudo_labels import PseudoLabelling, check_labelling
 
     config = _knobs(knobs)
     own.index = own.index or recipe.data.index
@@ -144,6 +144,6 @@ def _parted(words: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _knobs(words: list[str]) -> LabelConfig:
-    from wsol_dist.pseudo_labels import LabelConfig
+    from wsol_dist.columns.pseudo_labels import LabelConfig
 
     return parse_knobs(LabelConfig, words, prog="wsol pseudo-label")

@@ -17,7 +17,7 @@ from wsol_dist.recipe import recipe_names
 from wsol_dist.regions.cluster import BACKENDS
 
 if TYPE_CHECKING:
-    from wsol_dist.clustering.search import Search
+    from wsol_dist.columns.search import Search
 
 
 def main(argv: list[str]) -> int:
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
             f"would run {search.num_trials} trials on split {search.work.splits[0]!r} of {search.work.index}"
         )
         return 0
-    from wsol_dist.clustering.search import run
+    from wsol_dist.columns.search import run
 
     run(search)
     return 0
@@ -76,7 +76,7 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Search:
             raise UserError(f"--backends: unknown backend {name!r}; {did_you_mean(name, sorted(BACKENDS))}")
     split = held_out_split(own.target, rest)
     # They import torch: after the flags are checked.
-    from wsol_dist.clustering.search import Search
+    from wsol_dist.columns.search import Search
     from wsol_dist.data.index import Index
     from wsol_dist.evaluator.refined import open_labels
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.e2e.faults.fault import Fault
-from wsol_dist.clustering.labels import label_column
+from wsol_dist.columns.clusters import label_column
 from wsol_dist.data.arrays import encode
 from wsol_dist.data.columns import ColumnWriter
 from wsol_dist.data.index import Index

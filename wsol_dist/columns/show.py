@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from wsol_dist.clustering.embeddings import PatchEmbedder
-from wsol_dist.clustering.labels import PreparingSet, labels_of
+from wsol_dist.columns.clusters import PreparingSet, labels_of
+from wsol_dist.columns.patch_embeddings import PatchEmbedder
 from wsol_dist.data.index import Index
 from wsol_dist.data.stream import ShardReader, evaluation_batches
 from wsol_dist.errors import UserError

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wsol_dist.atomic import write_atomically
-from wsol_dist.clustering.labels import label_rows
+from wsol_dist.columns.clusters import label_rows
 from wsol_dist.data.index import Index
 from wsol_dist.data.stream import ShardReader
 from wsol_dist.errors import UserError

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from wsol_dist.clustering.embeddings import PatchEmbedder, embedding_settings
+from wsol_dist.columns.patch_embeddings import PatchEmbedder, embedding_settings
 from wsol_dist.data.arrays import encode
 from wsol_dist.data.columns import About, ColumnWriter
 from wsol_dist.data.decode import DecodeError, decode_rgb
