@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from wsol_dist.data.parallel import num_cores
+from wsol_dist.data.packing.parallel import num_cores
 
 Taken = TypeVar("Taken")
 

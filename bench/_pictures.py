@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from wsol_dist.data.decode import decode_rgb
+from wsol_dist.data.images.decode import decode_rgb
 from wsol_dist.data.sources.collage import Options, Source
 
 COPIES = 8

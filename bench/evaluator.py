@@ -29,8 +29,8 @@ import tyro
 from _measure import in_turn, machine, median_ratio, print_ratio
 
 from wsol_dist.config.evaluate import EvaluateConfig
-from wsol_dist.data.pack import PackOptions, make_plan, pack
-from wsol_dist.data.sample import Item, Sample
+from wsol_dist.data.packing.pack import PackOptions, make_plan, pack
+from wsol_dist.data.shards.sample import Item, Sample
 from wsol_dist.metrics.base import Scored
 from wsol_dist.metrics.max_box_acc import DELTAS, MaxBoxAcc
 from wsol_dist.metrics.pxap import EDGES, PxAP

@@ -26,9 +26,9 @@ from typing import Literal
 import _pictures
 import tyro
 
-from wsol_dist.data.index import Index
-from wsol_dist.data.pack import PackOptions, make_plan, pack
-from wsol_dist.data.parallel import num_cores
+from wsol_dist.data.packing.pack import PackOptions, make_plan, pack
+from wsol_dist.data.packing.parallel import num_cores
+from wsol_dist.data.shards.index import Index
 from wsol_dist.data.sources.folder import Options as FolderOptions
 from wsol_dist.data.sources.folder import Source
 

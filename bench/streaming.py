@@ -35,12 +35,12 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from wsol_dist.config.data import DataConfig
-from wsol_dist.data.index import Index
-from wsol_dist.data.pack import PackOptions, make_plan, pack
-from wsol_dist.data.parallel import num_cores
+from wsol_dist.data.packing.pack import PackOptions, make_plan, pack
+from wsol_dist.data.packing.parallel import num_cores
+from wsol_dist.data.shards.index import Index
 from wsol_dist.data.sources.folder import Options as FolderOptions
 from wsol_dist.data.sources.folder import Source
-from wsol_dist.data.stream import TrainingOrder, training_batches
+from wsol_dist.data.stream.stream import TrainingOrder, training_batches
 
 WARM_UP = 12
 """Batches of each process before a measurement: memory that is used again has then been touched."""

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from wsol_dist.data.decode import DecodeError, decode_rgb
-from wsol_dist.data.index import Index
-from wsol_dist.data.shard import CRC32, read_sample
+from wsol_dist.data.images.decode import DecodeError, decode_rgb
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.shards.shard import CRC32, read_sample
 
 
 def break_image(folder: Path, split: str, *, row: int = 2) -> str:

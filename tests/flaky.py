@@ -17,7 +17,7 @@ from typing import Any
 import fsspec
 from fsspec.spec import AbstractFileSystem
 
-from wsol_dist.data import remote
+from wsol_dist.data.shards import remote
 
 KINDS = ("drop", "truncate", "stall", "slow", "busy", "refuse", "other")
 """Closes after half of the file; sends half of it as if that were all; says nothing more after half; comes late; 503;

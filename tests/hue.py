@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wsol_dist.data.index import Index
+from wsol_dist.data.shards.index import Index
 from wsol_dist.methods.base import Localization, Method, pick_maps, top_class
 from wsol_dist.methods.config import MethodConfig
 from wsol_dist.recipe import Config, dump, from_dict

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from wsol_dist.config.data import DataConfig
-from wsol_dist.data.index import Index
-from wsol_dist.data.order import TrainingOrder
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.stream.order import TrainingOrder
 
 
 def order_alone(

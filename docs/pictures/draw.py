@@ -21,11 +21,11 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 import wsol_dist
-from wsol_dist.data.decode import decode_rgb
-from wsol_dist.data.index import Index
-from wsol_dist.data.sample import Sample
-from wsol_dist.data.stream import ShardReader
-from wsol_dist.data.transforms import normalise, squash
+from wsol_dist.data.images.decode import decode_rgb
+from wsol_dist.data.images.transforms import normalise, squash
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.shards.sample import Sample
+from wsol_dist.data.stream.stream import ShardReader
 from wsol_dist.evaluator.cases import boxes_on
 from wsol_dist.metrics.iou import overlap
 from wsol_dist.prediction.boxes import find_boxes

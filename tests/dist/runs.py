@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wsol_dist.data.index import Index
+from wsol_dist.data.shards.index import Index
 from wsol_dist.methods.ts_cam.config import TSCAMConfig
 from wsol_dist.methods.ts_cam.network import TSCAM
 from wsol_dist.models.weights import read_state

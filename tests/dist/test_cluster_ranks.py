@@ -8,7 +8,7 @@ import pytest
 
 from tests.pool import RankPool
 from wsol_dist.columns.clusters import Labelling, label_column, label_shards
-from wsol_dist.data.index import Index
+from wsol_dist.data.shards.index import Index
 from wsol_dist.processes.ranks import Ranks
 from wsol_dist.regions.cluster import backend_class
 

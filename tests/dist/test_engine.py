@@ -12,7 +12,7 @@ import torch
 
 from tests.dist.runs import alone, losses, stored, tiny, train
 from tests.pool import RankPool
-from wsol_dist.data.index import Index
+from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
 from wsol_dist.models.weights import read_state
 from wsol_dist.runs import checkpoint

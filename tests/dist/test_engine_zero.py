@@ -14,7 +14,7 @@ from torch import Tensor
 from tests.dist.runs import METHODS, alone, losses, tiny, train
 from tests.e2e.faults.table import fault
 from tests.pool import RankPool
-from wsol_dist.data.index import Index
+from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
 from wsol_dist.models.weights import load_checked, read_state
 from wsol_dist.processes.ranks import Ranks

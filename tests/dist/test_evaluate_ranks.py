@@ -21,10 +21,10 @@ from torch import Tensor
 from tests.damage import break_image
 from tests.hue import Hue, HueConfig, config
 from tests.pool import RankPool
-from wsol_dist.data.index import Index
-from wsol_dist.data.pack import PackOptions, make_plan, pack
-from wsol_dist.data.sample import Item, Sample
-from wsol_dist.data.stream import ShardReader
+from wsol_dist.data.packing.pack import PackOptions, make_plan, pack
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.shards.sample import Item, Sample
+from wsol_dist.data.stream.stream import ShardReader
 from wsol_dist.errors import RankError
 from wsol_dist.evaluator import scoring
 from wsol_dist.evaluator.evaluate import Evaluation, evaluate_checkpoint

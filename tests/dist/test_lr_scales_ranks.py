@@ -12,7 +12,7 @@ import torch
 from tests.dist.runs import alone, losses, stored, train
 from tests.pool import RankPool
 from tests.unit.test_segmenter import write_column
-from wsol_dist.data.index import Index
+from wsol_dist.data.shards.index import Index
 from wsol_dist.recipe import Config, from_dict
 from wsol_dist.runs.model import build_method
 

@@ -17,7 +17,7 @@ from tests.dist.runs import alone, losses, stored, tiny
 from tests.dist.test_validation_ranks import recipe
 from tests.forkserver import FRESH
 from tests.pool import RankPool
-from wsol_dist.data.index import Index
+from wsol_dist.data.shards.index import Index
 from wsol_dist.evaluator.during_training import Validation
 from wsol_dist.log.jsonl import read_metrics
 from wsol_dist.processes.ranks import Ranks

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.pool import RankPool
-from wsol_dist.data.index import Index
+from wsol_dist.data.shards.index import Index
 from wsol_dist.evaluator.during_training import Validation
 from wsol_dist.log.jsonl import read_metrics
 from wsol_dist.processes.ranks import Ranks

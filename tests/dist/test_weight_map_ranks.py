@@ -11,8 +11,8 @@ import torch
 
 from tests.dist.runs import alone, losses, stored, train
 from tests.pool import RankPool
-from wsol_dist.data.index import Index
-from wsol_dist.data.stream import TrainingOrder
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.stream.stream import TrainingOrder
 from wsol_dist.models.weights import read_state
 from wsol_dist.processes.ranks import Ranks
 from wsol_dist.recipe import Config, from_dict

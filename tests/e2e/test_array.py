@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.hue import config, write_checkpoint, write_run
-from wsol_dist.data.columns import Column
-from wsol_dist.data.index import Index
+from wsol_dist.data.shards.columns import Column
+from wsol_dist.data.shards.index import Index
 from wsol_dist.launching.submission import main
 
 

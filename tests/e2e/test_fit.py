@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from wsol_dist.cli import main
-from wsol_dist.data.index import Index
+from wsol_dist.data.shards.index import Index
 from wsol_dist.data.sources.collage import Options, Source
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

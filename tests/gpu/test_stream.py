@@ -9,8 +9,8 @@ import torch
 
 from tests.order import order_alone
 from wsol_dist.config.data import DataConfig
-from wsol_dist.data.index import Index
-from wsol_dist.data.stream import training_batches
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.stream.stream import training_batches
 
 pytestmark = [
     pytest.mark.gpu,

@@ -10,8 +10,8 @@ import pytest
 
 from tests.slurm.conftest import ROOT, Slurm, fork_in
 from wsol_dist.cli import main
-from wsol_dist.data.columns import Column
-from wsol_dist.data.index import Index
+from wsol_dist.data.shards.columns import Column
+from wsol_dist.data.shards.index import Index
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 WAIT_S = 240.0

@@ -13,7 +13,7 @@ import pytest
 
 from tests.forkserver import FRESH
 from tests.slurm.conftest import ROOT, Slurm, fork_in
-from wsol_dist.data.index import Index
+from wsol_dist.data.shards.index import Index
 from wsol_dist.runs.checkpoint import complete_checkpoints
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]

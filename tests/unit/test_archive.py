@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wsol_dist.data import archive
-from wsol_dist.data.archive import SeekableGzip, find_place, first_place, open_place
-from wsol_dist.data.files import folders_in, images_in, read_lines
+from wsol_dist.data.raw import archive
+from wsol_dist.data.raw.archive import SeekableGzip, find_place, first_place, open_place
+from wsol_dist.data.raw.files import folders_in, images_in, read_lines
 from wsol_dist.errors import UserError
 
 FILES = {

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsol_dist.data import arrays
-from wsol_dist.data.coco_file import CocoFile
-from wsol_dist.data.decode import MAX_PIXELS
-from wsol_dist.data.masks import decode_runs, read_colours, read_indices
-from wsol_dist.data.shard import decode_mask
+from wsol_dist.data.images import arrays
+from wsol_dist.data.images.decode import MAX_PIXELS
+from wsol_dist.data.raw.coco_file import CocoFile
+from wsol_dist.data.raw.masks import decode_runs, read_colours, read_indices
+from wsol_dist.data.shards.shard import decode_mask
 from wsol_dist.errors import UserError
 
 SIDE = 12_000

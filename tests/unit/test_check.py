@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsol_dist.data.check import frame_problem
+from wsol_dist.data.shards.check import frame_problem
 
 
 @pytest.mark.parametrize(

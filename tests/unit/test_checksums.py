@@ -16,11 +16,11 @@ from tests.order import order_alone
 from tests.unit.test_pack import files
 from wsol_dist.cli import main
 from wsol_dist.config.data import DataConfig
-from wsol_dist.data.decode import DecodeError, decode_rgb
-from wsol_dist.data.index import Index
-from wsol_dist.data.shard import read_sample
-from wsol_dist.data.stream import ShardReader, evaluation_batches, training_batches
-from wsol_dist.data.verify import verify
+from wsol_dist.data.images.decode import DecodeError, decode_rgb
+from wsol_dist.data.inspection.verify import verify
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.shards.shard import read_sample
+from wsol_dist.data.stream.stream import ShardReader, evaluation_batches, training_batches
 
 IMAGE = r"the image's bytes are not those that were packed \(crc32 differs\)"
 TRUTH = r"the record's or the mask's bytes are not those that were packed \(crc32 differs\)"

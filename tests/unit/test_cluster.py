@@ -14,9 +14,9 @@ from tests.damage import break_image
 from tests.unit.cluster_images import some_images
 from wsol_dist.cli import main
 from wsol_dist.columns.clusters import PreparingSet, label_rows
-from wsol_dist.data.columns import COLUMN_FILE, Column
-from wsol_dist.data.index import Index
-from wsol_dist.data.stream import ShardReader
+from wsol_dist.data.shards.columns import COLUMN_FILE, Column
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.stream.stream import ShardReader
 from wsol_dist.errors import UserError
 from wsol_dist.regions.cluster import BACKENDS, Backend, backend_class, image_seed
 

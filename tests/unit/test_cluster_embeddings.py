@@ -13,9 +13,9 @@ from wsol_dist.cli import main
 from wsol_dist.columns.clusters import PreparingSet
 from wsol_dist.columns.patch_embeddings import PatchEmbedder
 from wsol_dist.commands.evaluate import load_work
-from wsol_dist.data.columns import Column
-from wsol_dist.data.index import Index
-from wsol_dist.data.stream import ShardReader
+from wsol_dist.data.shards.columns import Column
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.stream.stream import ShardReader
 from wsol_dist.errors import UserError
 from wsol_dist.methods.cam.network import CAM
 from wsol_dist.methods.molt.network import MOLT

@@ -12,9 +12,9 @@ import pytest
 import webdataset
 
 from tests.damage import break_image
-from wsol_dist.data.arrays import decode, encode
-from wsol_dist.data.columns import BEGUN_FILE, COLUMN_FILE, About, Column, ColumnWriter
-from wsol_dist.data.index import Index
+from wsol_dist.data.images.arrays import decode, encode
+from wsol_dist.data.shards.columns import BEGUN_FILE, COLUMN_FILE, About, Column, ColumnWriter
+from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
 
 

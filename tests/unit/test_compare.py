@@ -12,7 +12,7 @@ import yaml
 
 from tests.unit.test_page import Page
 from wsol_dist.cli import run as run_command
-from wsol_dist.data.index import Index
+from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
 from wsol_dist.metrics.bootstrap import paired_gain
 from wsol_dist.report.comparison import flips, most_changed, read_groups, table

@@ -16,10 +16,10 @@ import torch
 
 from wsol_dist.cli import main
 from wsol_dist.config.evaluate import EvaluateConfig
-from wsol_dist.data.index import Index
-from wsol_dist.data.pack import PackOptions, make_plan, pack
-from wsol_dist.data.sample import Item, Sample
-from wsol_dist.data.stream import evaluation_batches
+from wsol_dist.data.packing.pack import PackOptions, make_plan, pack
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.shards.sample import Item, Sample
+from wsol_dist.data.stream.stream import evaluation_batches
 from wsol_dist.errors import UserError
 from wsol_dist.evaluator import record, scoring
 from wsol_dist.evaluator.counting import check_counted, check_unique

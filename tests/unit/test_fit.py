@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from wsol_dist.cli import main
-from wsol_dist.data.index import Index
+from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
 from wsol_dist.fitting import steps
 from wsol_dist.fitting.boxes import find_boxes, open_boxes

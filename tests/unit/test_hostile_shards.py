@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from wsol_dist.data.decode import DecodeError
-from wsol_dist.data.index import Index
-from wsol_dist.data.stream import ShardReader
+from wsol_dist.data.images.decode import DecodeError
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.stream.stream import ShardReader
 from wsol_dist.errors import UserError
 
 ELSEWHERE = ["/etc/passwd", "../secret", "a/../../secret", "pipe:touch pwned", "http://127.0.0.1:9/x.tar"]

@@ -10,7 +10,7 @@ from tests.forkserver import FRESH
 
 
 @pytest.mark.parametrize(
-    "module", ["wsol_dist.recipe", "wsol_dist.cli", "wsol_dist.data.index", "wsol_dist.report.page"]
+    "module", ["wsol_dist.recipe", "wsol_dist.cli", "wsol_dist.data.shards.index", "wsol_dist.report.page"]
 )
 def test_light_modules_do_not_load_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

@@ -120,7 +120,7 @@ def test_every_method_localizes_the_k_most_probable_classes(name: str) -> None:
 
 
 def test_the_threshold_is_vals_where_it_was_scored(tiny_shards: Path, tmp_path: Path) -> None:
-    from wsol_dist.data.index import Index
+    from wsol_dist.data.shards.index import Index
 
     classes = Index.load(tiny_shards).classes
     run = make_run(tmp_path / "run", CAM | {"image_px": 32}, classes=classes, size_px=32)

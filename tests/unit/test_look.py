@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from wsol_dist.commands.shards import main
-from wsol_dist.data.index import Index
-from wsol_dist.data.look import size_text
-from wsol_dist.data.shard import decode_mask
+from wsol_dist.data.inspection.look import size_text
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.shards.shard import decode_mask
 from wsol_dist.data.sources import collage
 from wsol_dist.errors import UserError
 

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 
 from tests.unit.test_multi_label import pack
 from wsol_dist.cli import main
-from wsol_dist.data.columns import Column
-from wsol_dist.data.index import Index
-from wsol_dist.data.stream import evaluation_batches
+from wsol_dist.data.shards.columns import Column
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.stream.stream import evaluation_batches
 from wsol_dist.errors import UserError
 from wsol_dist.methods.config import GivenData
 from wsol_dist.methods.mmcst.config import MMCSTConfig

@@ -22,11 +22,11 @@ from tests.order import order_alone
 from wsol_dist.cli import main
 from wsol_dist.config.data import DataConfig
 from wsol_dist.config.evaluate import EvaluateConfig
-from wsol_dist.data.columns import Column
-from wsol_dist.data.index import Index
-from wsol_dist.data.order import TrainingOrder
+from wsol_dist.data.shards.columns import Column
+from wsol_dist.data.shards.index import Index
 from wsol_dist.data.sources.collage import CLASSES, LEAST_VISIBLE, NUM_SEVERAL, Options, Source
-from wsol_dist.data.stream import ShardReader, training_batches
+from wsol_dist.data.stream.order import TrainingOrder
+from wsol_dist.data.stream.stream import ShardReader, training_batches
 from wsol_dist.errors import UserError
 from wsol_dist.evaluator import record
 from wsol_dist.evaluator.evaluate import evaluate_checkpoint

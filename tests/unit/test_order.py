@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from wsol_dist.data.order import epoch_order, rank_rows, steps_per_epoch
+from wsol_dist.data.stream.order import epoch_order, rank_rows, steps_per_epoch
 
 
 def shards_of(*sizes: int) -> np.ndarray:

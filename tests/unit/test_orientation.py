@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from wsol_dist.data.decode import decode_rgb
-from wsol_dist.data.orientation import PNG, TAG, UPRIGHT, orientation
+from wsol_dist.data.images.decode import decode_rgb
+from wsol_dist.data.images.orientation import PNG, TAG, UPRIGHT, orientation
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (180, 200, 3), dtype=np.uint8))
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from wsol_dist.commands.shards import main
-from wsol_dist.data.holdout import hash_fraction
-from wsol_dist.data.index import Index
-from wsol_dist.data.pack import PackOptions, make_plan
-from wsol_dist.data.pack import pack as pack_all
-from wsol_dist.data.sample import Item, Sample
-from wsol_dist.data.shard import encode_sample, read_sample, to_sample, write_shard
+from wsol_dist.data.packing.holdout import hash_fraction
+from wsol_dist.data.packing.pack import PackOptions, make_plan
+from wsol_dist.data.packing.pack import pack as pack_all
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.shards.sample import Item, Sample
+from wsol_dist.data.shards.shard import encode_sample, read_sample, to_sample, write_shard
 from wsol_dist.data.sources import collage
 from wsol_dist.errors import UserError
 

@@ -15,8 +15,8 @@ import pytest
 from tests.forkserver import FRESH
 from tests.unit.test_pack import files
 from wsol_dist.commands.shards import main
-from wsol_dist.data.index import Index
-from wsol_dist.data.verify import verify
+from wsol_dist.data.inspection.verify import verify
+from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
 
 ROOT = Path(__file__).parents[2]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsol_dist.data.order import epoch_order, rank_rows
-from wsol_dist.data.pairs import FOUR, check_classes, class_fours
+from wsol_dist.data.stream.order import epoch_order, rank_rows
+from wsol_dist.data.stream.pairs import FOUR, check_classes, class_fours
 from wsol_dist.errors import UserError
 
 

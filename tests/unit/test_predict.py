@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.unit.model_folders import CLASSES, encoded, make_images, make_run, noise
 from wsol_dist.cli import main
-from wsol_dist.data.decode import decode_rgb
+from wsol_dist.data.images.decode import decode_rgb
 from wsol_dist.errors import UserError
 from wsol_dist.prediction import predict as predicting
 from wsol_dist.prediction.record import Predictions
@@ -239,7 +239,7 @@ def test_odd_images_are_what_a_person_sees_and_broken_ones_are_named(
 
 
 def test_shards_are_predicted_with_their_classes(run: Path, tiny_shards: Path, tmp_path: Path) -> None:
-    from wsol_dist.data.index import Index
+    from wsol_dist.data.shards.index import Index
 
     index = Index.load(tiny_shards)
     own = make_run(tmp_path / "run", classes=index.classes)

@@ -12,9 +12,9 @@ import pytest
 from tests.unit.test_multi_label import CLASSES, PX, pack
 from wsol_dist.cli import main
 from wsol_dist.columns.pseudo_labels import score_labels
-from wsol_dist.data.columns import Column
-from wsol_dist.data.index import Index
-from wsol_dist.data.label_maps import LabelMaps
+from wsol_dist.data.shards.columns import Column
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.shards.label_maps import LabelMaps
 from wsol_dist.processes.ranks import Ranks
 
 RECIPE = """

@@ -13,8 +13,8 @@ import pytest
 from tests.dist.runs import tiny
 from tests.forkserver import FRESH
 from wsol_dist.cli import main
-from wsol_dist.data.index import Index
-from wsol_dist.data.stream import training_batches
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.stream.stream import training_batches
 from wsol_dist.errors import RankError, UserError
 from wsol_dist.launching import rank_report
 from wsol_dist.launching.rank_report import check, reports_folder, tell
@@ -66,8 +66,8 @@ def test_the_rows_are_those_that_the_stream_reads(
     reports: list[Path], tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stream's reader is asked for the very rows, in their order."""
-    from wsol_dist.data.order import TrainingOrder
-    from wsol_dist.data.stream import ShardReader
+    from wsol_dist.data.stream.order import TrainingOrder
+    from wsol_dist.data.stream.stream import ShardReader
 
     index, config = Index.load(str(tiny_shards)), tiny(tiny_shards, global_batch=40)
     rows = index.rows("train")

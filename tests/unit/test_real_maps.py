@@ -12,8 +12,8 @@ import torch
 
 from tests.unit import brute_force
 from wsol_dist.config.evaluate import EvaluateConfig
-from wsol_dist.data.decode import decode_rgb
-from wsol_dist.data.sample import Sample
+from wsol_dist.data.images.decode import decode_rgb
+from wsol_dist.data.shards.sample import Sample
 from wsol_dist.data.sources import caltech_101, imagenet
 from wsol_dist.methods.cam.config import CAMConfig
 from wsol_dist.methods.cam.network import CAM

@@ -15,9 +15,9 @@ import torch
 from tests.hue import config, write_checkpoint, write_run
 from wsol_dist.cli import main
 from wsol_dist.config.evaluate import RefineConfig
-from wsol_dist.data.arrays import encode
-from wsol_dist.data.columns import Column, ColumnWriter
-from wsol_dist.data.index import Index
+from wsol_dist.data.images.arrays import encode
+from wsol_dist.data.shards.columns import Column, ColumnWriter
+from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
 from wsol_dist.evaluator.refined import Refiner, check_refine, open_refiner
 from wsol_dist.regions.refine import refine

@@ -16,10 +16,10 @@ from tests.flaky import FlakyServer
 from tests.order import order_alone
 from wsol_dist.cli import main
 from wsol_dist.config.data import DataConfig
-from wsol_dist.data import remote
-from wsol_dist.data.cache import CACHE_GIB_VARIABLE, CACHE_VARIABLE, cache_limit
-from wsol_dist.data.index import INDEX_FILE, SAMPLES_FILE, Index
-from wsol_dist.data.stream import ShardReader, evaluation_batches, training_batches
+from wsol_dist.data.shards import remote
+from wsol_dist.data.shards.cache import CACHE_GIB_VARIABLE, CACHE_VARIABLE, cache_limit
+from wsol_dist.data.shards.index import INDEX_FILE, SAMPLES_FILE, Index
+from wsol_dist.data.stream.stream import ShardReader, evaluation_batches, training_batches
 from wsol_dist.errors import UserError, as_user_error
 
 PROTOCOLS = [

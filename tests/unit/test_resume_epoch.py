@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from wsol_dist.config.data import DataConfig
-from wsol_dist.data.index import Index
-from wsol_dist.data.stream import TrainingOrder, training_batches
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.stream.stream import TrainingOrder, training_batches
 
 GLOBAL_BATCH = 12
 STEPS = 8

@@ -22,7 +22,7 @@ from pycocotools.coco import COCO
 from tests.predictions import CLASSES, make_predictions, paint, row, write_predictions
 from tests.review import serving
 from wsol_dist.cli import main
-from wsol_dist.data.index import Index
+from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
 from wsol_dist.prediction.record import SCHEMA
 from wsol_dist.review.cards import Cards, open_cards

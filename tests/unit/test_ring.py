@@ -8,7 +8,7 @@ import multiprocessing
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from wsol_dist.data.ring import Request, Requests, Ring
+from wsol_dist.data.stream.ring import Request, Requests, Ring
 
 
 def test_a_forked_process_writes_what_its_parent_reads() -> None:

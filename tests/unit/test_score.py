@@ -14,8 +14,8 @@ import torch
 
 from tests.hue import Hue, HueConfig, config, write_checkpoint, write_run
 from wsol_dist.cli import main
-from wsol_dist.data.index import Index
-from wsol_dist.data.stream import evaluation_batches
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.stream.stream import evaluation_batches
 from wsol_dist.evaluator.localize import localize_true_class
 
 SIZE = ["--evaluate.size-px", "32", "--evaluate.cases", "2"]
@@ -135,7 +135,7 @@ def test_our_own_saved_maps_and_a_tar_of_8_bit_maps_agree(
     out = ["--index", str(tiny_shards), "--threshold", "oracle", *SIZE]
     assert main(["score", "--maps", str(saved), "--out", str(tmp_path / "column"), *out]) == 0
     # The same 8-bit maps as someone else would hand them over: a tar of a folder.
-    from wsol_dist.data.columns import Column
+    from wsol_dist.data.shards.columns import Column
 
     index = Index.load(tiny_shards)
     column, rows = Column.open(saved, index), index.rows("test")

@@ -16,12 +16,12 @@ from rich.console import Console
 from tests.unit.test_multi_label import CLASSES, PX, batches, order, pack, recipe
 from wsol_dist.config.evaluate import EvaluateConfig
 from wsol_dist.config.train import TrainConfig
-from wsol_dist.data.arrays import encode
-from wsol_dist.data.columns import About, ColumnWriter
-from wsol_dist.data.index import Index
-from wsol_dist.data.label_maps import NAME, LabelMaps
-from wsol_dist.data.stream import ShardReader
-from wsol_dist.data.transforms import TrainTransform
+from wsol_dist.data.images.arrays import encode
+from wsol_dist.data.images.transforms import TrainTransform
+from wsol_dist.data.shards.columns import About, ColumnWriter
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.shards.label_maps import NAME, LabelMaps
+from wsol_dist.data.stream.stream import ShardReader
 from wsol_dist.errors import UserError
 from wsol_dist.evaluator.evaluate import evaluate_checkpoint
 from wsol_dist.evaluator.record import by_class_json

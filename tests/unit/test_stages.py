@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from wsol_dist.data.index import Index
+from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
 from wsol_dist.recipe import Config, from_dict, load, override, recipe_names, to_dict
 from wsol_dist.runs.checkpoint import save_weights

@@ -10,8 +10,8 @@ import torch
 
 from tests.damage import break_image
 from wsol_dist.config.data import DataConfig
-from wsol_dist.data.index import Index
-from wsol_dist.data.stream import TrainingOrder, evaluation_batches, training_batches
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.stream.stream import TrainingOrder, evaluation_batches, training_batches
 
 
 def order(

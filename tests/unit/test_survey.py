@@ -15,13 +15,13 @@ import pytest
 
 from tests.flaky import FlakyServer
 from wsol_dist.commands.shards import main
-from wsol_dist.data.cache import CACHE_VARIABLE
-from wsol_dist.data.duplicates import find_duplicates
-from wsol_dist.data.index import Index
-from wsol_dist.data.pack import PackOptions, make_plan, pack
-from wsol_dist.data.sample import IGNORE, Item, Sample
+from wsol_dist.data.inspection.duplicates import find_duplicates
+from wsol_dist.data.inspection.survey import GRID, Survey, spread_out, survey
+from wsol_dist.data.packing.pack import PackOptions, make_plan, pack
+from wsol_dist.data.shards.cache import CACHE_VARIABLE
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.shards.sample import IGNORE, Item, Sample
 from wsol_dist.data.sources import collage
-from wsol_dist.data.survey import GRID, Survey, spread_out, survey
 
 EVIL = "<script>alert('x')</script>"
 

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from skimage.data import astronaut
 
-from wsol_dist.data.decode import DecodeError, decode_rgb
-from wsol_dist.data.shard import image_size
-from wsol_dist.data.transforms import TrainTransform, normalise, squash
+from wsol_dist.data.images.decode import DecodeError, decode_rgb
+from wsol_dist.data.images.transforms import TrainTransform, normalise, squash
+from wsol_dist.data.shards.shard import image_size
 
 
 def encoded(rgb_HWC: np.ndarray, kind: str) -> bytes:

@@ -16,13 +16,13 @@ from PIL import Image
 
 from tests.forkserver import FRESH
 from wsol_dist.commands.shards import main
-from wsol_dist.data.decode import DecodeError, decode_rgb
-from wsol_dist.data.index import Index
-from wsol_dist.data.pack import PackOptions, make_plan, pack
-from wsol_dist.data.sample import Item, Sample
-from wsol_dist.data.shard import decode_mask, encode_sample
-from wsol_dist.data.stream import ShardReader
-from wsol_dist.data.verify import verify
+from wsol_dist.data.images.decode import DecodeError, decode_rgb
+from wsol_dist.data.inspection.verify import verify
+from wsol_dist.data.packing.pack import PackOptions, make_plan, pack
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.shards.sample import Item, Sample
+from wsol_dist.data.shards.shard import decode_mask, encode_sample
+from wsol_dist.data.stream.stream import ShardReader
 from wsol_dist.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -167,7 +167,8 @@ class TestLoad:
 
 def test_index_and_packing_load_without_torch(packed):
     code = (
-        "import sys, wsol_dist.data.pack, wsol_dist.commands.shards; from wsol_dist.data.index import Index;"
+        "import sys, wsol_dist.data.packing.pack, wsol_dist.commands.shards\n"
+        "from wsol_dist.data.shards.index import Index\n"
         f"Index.load({str(packed)!r}).rows('train'); assert 'torch' not in sys.modules"
     )
     subprocess.run([FRESH, "-c", code], check=True, cwd=ROOT)

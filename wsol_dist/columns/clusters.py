@@ -19,12 +19,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from wsol_dist.columns.patch_embeddings import PatchEmbedder, embedding_settings
-from wsol_dist.data.arrays import encode
-from wsol_dist.data.columns import About, ColumnWriter
-from wsol_dist.data.decode import DecodeError, decode_rgb
-from wsol_dist.data.index import Index
-from wsol_dist.data.stream import PREFETCH, ShardReader
-from wsol_dist.data.transforms import squash
+from wsol_dist.data.images.arrays import encode
+from wsol_dist.data.images.decode import DecodeError, decode_rgb
+from wsol_dist.data.images.transforms import squash
+from wsol_dist.data.shards.columns import About, ColumnWriter
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.stream.stream import PREFETCH, ShardReader
 from wsol_dist.evaluator.work import Work
 from wsol_dist.log.progress import progress
 from wsol_dist.processes.ranks import Ranks

@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsol_dist.data.arrays import encode
-from wsol_dist.data.columns import About, ColumnWriter
-from wsol_dist.data.index import Index, Rows
-from wsol_dist.data.stream import evaluation_batches
-from wsol_dist.data.transforms import normalise
+from wsol_dist.data.images.arrays import encode
+from wsol_dist.data.images.transforms import normalise
+from wsol_dist.data.shards.columns import About, ColumnWriter
+from wsol_dist.data.shards.index import Index, Rows
+from wsol_dist.data.stream.stream import evaluation_batches
 from wsol_dist.models.backbones import build_cnn
 from wsol_dist.models.clip import load_clip, text_embeddings
 from wsol_dist.models.config import CLIPConfig, CNNConfig, TextConfig

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsol_dist.data.transforms import normalise
+from wsol_dist.data.images.transforms import normalise
 from wsol_dist.evaluator.identity import Identity
 from wsol_dist.evaluator.scoring import load_method
 from wsol_dist.evaluator.work import Work

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from wsol_dist.data.arrays import encode
-from wsol_dist.data.columns import About, ColumnWriter
-from wsol_dist.data.decode import DecodeError
-from wsol_dist.data.index import Index
-from wsol_dist.data.label_maps import MOST_CLASSES, NAME, LabelMaps
-from wsol_dist.data.sample import IGNORE
-from wsol_dist.data.stream import EvaluationBatch, ShardReader, evaluation_batches
+from wsol_dist.data.images.arrays import encode
+from wsol_dist.data.images.decode import DecodeError
+from wsol_dist.data.shards.columns import About, ColumnWriter
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.shards.label_maps import MOST_CLASSES, NAME, LabelMaps
+from wsol_dist.data.shards.sample import IGNORE
+from wsol_dist.data.stream.stream import EvaluationBatch, ShardReader, evaluation_batches
 from wsol_dist.errors import UserError
 from wsol_dist.evaluator.localize import localize_every_class
 from wsol_dist.evaluator.refined import Refiner, open_refiner

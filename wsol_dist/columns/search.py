@@ -18,8 +18,8 @@ from rich.table import Table
 
 from wsol_dist.atomic import write_atomically
 from wsol_dist.columns.clusters import label_rows
-from wsol_dist.data.index import Index
-from wsol_dist.data.stream import ShardReader
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.stream.stream import ShardReader
 from wsol_dist.errors import UserError
 from wsol_dist.evaluator.evaluate import predicted
 from wsol_dist.evaluator.refined import open_labels

@@ -14,8 +14,8 @@ import torch
 
 from wsol_dist.columns.clusters import PreparingSet, labels_of
 from wsol_dist.columns.patch_embeddings import PatchEmbedder
-from wsol_dist.data.index import Index
-from wsol_dist.data.stream import ShardReader, evaluation_batches
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.stream.stream import ShardReader, evaluation_batches
 from wsol_dist.errors import UserError
 from wsol_dist.evaluator.cases import boxes_on
 from wsol_dist.evaluator.localize import localize_true_class

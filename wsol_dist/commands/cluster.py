@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsol_dist.data.index import Index
-from wsol_dist.data.parallel import num_cores
+from wsol_dist.data.packing.parallel import num_cores
+from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
 from wsol_dist.options import add_column_options, check_column_options, parse_knobs, part_of, split_arguments
 from wsol_dist.regions.cluster import BACKENDS, ClusterConfig, backend_class
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
     if own.dry_run:
         return _say(task)
     from wsol_dist.columns.clusters import label_shards
-    from wsol_dist.data.columns import ColumnWriter
+    from wsol_dist.data.shards.columns import ColumnWriter
     from wsol_dist.processes.spawn import spawn
 
     index = Index.load(task.index)

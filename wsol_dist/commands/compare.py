@@ -16,8 +16,8 @@ import numpy as np
 import simplejpeg
 from rich.console import Console
 
-from wsol_dist.data.decode import DecodeError, decode_rgb
-from wsol_dist.data.index import Index
+from wsol_dist.data.images.decode import DecodeError, decode_rgb
+from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
 from wsol_dist.metrics.bootstrap import NUM_RESAMPLES
 from wsol_dist.options import check_least
@@ -29,7 +29,7 @@ from wsol_dist.report.run_data import data_uri
 from wsol_dist.runs.rows import read_some
 
 if TYPE_CHECKING:
-    from wsol_dist.data.stream import ShardReader
+    from wsol_dist.data.stream.stream import ShardReader
 
 MIN_RESAMPLES = 100
 JPEG_QUALITY = 85
@@ -146,7 +146,7 @@ def _pictures(
 
 
 def _drawn(index: Index, runs: list[Scored], changes: Changes) -> dict[tuple[Path, str], str]:
-    from wsol_dist.data.stream import ShardReader
+    from wsol_dist.data.stream.stream import ShardReader
 
     reader = ShardReader(index, runs[0].record.split)
     positions = [change.position for change in changes.changes]

@@ -53,7 +53,7 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Embedding:
         UserError: what does not exist or does not fit, and how to mend it.
     """
     check_column_options(own, usage="wsol embed --index SHARDS --out EMBEDDINGS")
-    from wsol_dist.data.index import Index
+    from wsol_dist.data.shards.index import Index
 
     splits = Index.load(own.index).chosen_splits(own.split)
     from wsol_dist.columns.embedding import EmbedConfig, Embedding

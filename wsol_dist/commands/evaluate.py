@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsol_dist.data.index import Index
+from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
 from wsol_dist.launching.requeue import is_first_rank, requeue
 from wsol_dist.options import check_least, names_of, split_arguments

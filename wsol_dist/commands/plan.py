@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsol_dist.data.index import Index
-from wsol_dist.data.order import steps_per_epoch
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.stream.order import steps_per_epoch
 from wsol_dist.errors import UserError
 from wsol_dist.options import check_least
 from wsol_dist.recipe import Config, parse_with_recipe
@@ -108,7 +108,7 @@ def inputs(config: Config, index: Index | None) -> Inputs:
     Raises:
         UserError: the number of classes is not known.
     """
-    from wsol_dist.data.columns import Column
+    from wsol_dist.data.shards.columns import Column
     from wsol_dist.planning.network import Inputs
 
     num_classes = len(index.classes) if index else config.data.num_classes

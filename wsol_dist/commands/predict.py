@@ -89,7 +89,7 @@ def plan(own: argparse.Namespace) -> Work:
 
 def _settings(opened: Opened, asked: Asked, inputs: Inputs) -> dict[str, Any]:
     """What predictions depend on: those of other settings are not gone on with."""
-    from wsol_dist.data.index import Index
+    from wsol_dist.data.shards.index import Index
 
     return {
         "weights": opened.weights_sha256,

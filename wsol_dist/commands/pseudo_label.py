@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsol_dist.data.index import Index
+from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
 from wsol_dist.options import add_column_options, check_column_options, parse_knobs, split_arguments
 
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
     own, rest = split_arguments(parser, argv)
     task = plan(own, rest)
     from wsol_dist.columns.pseudo_labels import write_labels
-    from wsol_dist.data.columns import ColumnWriter
+    from wsol_dist.data.shards.columns import ColumnWriter
     from wsol_dist.processes.spawn import spawn
 
     index = Index.load(task.work.index)

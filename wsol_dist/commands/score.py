@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from wsol_dist.config.evaluate import EvaluateConfig, RefineConfig, ValConfig
 from wsol_dist.config.track import TrackConfig
-from wsol_dist.data.index import Index
+from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
 from wsol_dist.options import check_least, parse_knobs, split_arguments
 from wsol_dist.recipe import Config

@@ -77,7 +77,7 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Search:
     split = held_out_split(own.target, rest)
     # They import torch: after the flags are checked.
     from wsol_dist.columns.search import Search
-    from wsol_dist.data.index import Index
+    from wsol_dist.data.shards.index import Index
     from wsol_dist.evaluator.refined import open_labels
 
     work = load_work(own.target, index=own.index, splits=(split,), init=own.init, overrides=rest)

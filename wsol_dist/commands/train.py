@@ -14,7 +14,7 @@ from wsol_dist.processes.stop import STOPPED, STOPPED_LINE, Stop
 from wsol_dist.recipe import Config, parse_with_recipe
 
 if TYPE_CHECKING:
-    from wsol_dist.data.index import Index
+    from wsol_dist.data.shards.index import Index
     from wsol_dist.processes.ranks import Ranks
 
 

@@ -1,4 +1,4 @@
-"""The sections of a recipe that belong to no single method: plain dataclasses that check themselves.
+"""The sections of a recipe that belong to no single method: plain dataclasses that validate themselves.
 
-It imports nothing of the project and no torch, so that reading a recipe is quick; every room may import it.
+They import nothing of the project and no torch, so that reading a recipe is quick; every room may import them.
 """

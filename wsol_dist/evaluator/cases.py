@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from wsol_dist.config.evaluate import EvaluateConfig
-from wsol_dist.data.index import Index
-from wsol_dist.data.sample import Sample
-from wsol_dist.data.stream import evaluation_batches
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.shards.sample import Sample
+from wsol_dist.data.stream.stream import evaluation_batches
 from wsol_dist.evaluator.localize import localize_true_class
 from wsol_dist.evaluator.refined import Refiner, Unrefined
 from wsol_dist.methods.base import Method

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wsol_dist.data.index import Index
+from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
 from wsol_dist.evaluator import record
 from wsol_dist.evaluator.evaluate import Evaluation

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from wsol_dist.data.index import Rows
+from wsol_dist.data.shards.index import Rows
 from wsol_dist.errors import UserError
 from wsol_dist.evaluator.row_file import RowFile
 from wsol_dist.metrics.base import Metric, Row, Scored

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from wsol_dist.config.evaluate import EvaluateConfig, RefineConfig
-from wsol_dist.data.columns import About
-from wsol_dist.data.index import Index, Rows
-from wsol_dist.data.sample import Sample
-from wsol_dist.data.stream import EvaluationBatch, evaluation_batches
+from wsol_dist.data.shards.columns import About
+from wsol_dist.data.shards.index import Index, Rows
+from wsol_dist.data.shards.sample import Sample
+from wsol_dist.data.stream.stream import EvaluationBatch, evaluation_batches
 from wsol_dist.evaluator import cases
 from wsol_dist.evaluator.cases import Case
 from wsol_dist.evaluator.counting import Predicted, Share

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from wsol_dist.config.evaluate import EvaluateConfig
-from wsol_dist.data.decode import DecodeError, decode_rgb
-from wsol_dist.data.index import Index
-from wsol_dist.data.stream import ShardReader
-from wsol_dist.data.transforms import squash
+from wsol_dist.data.images.decode import DecodeError, decode_rgb
+from wsol_dist.data.images.transforms import squash
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.stream.stream import ShardReader
 from wsol_dist.errors import UserError
 from wsol_dist.evaluator.cases import Case, boxes_on, choose_and_show
 from wsol_dist.evaluator.counting import Predicted

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wsol_dist.config.evaluate import EvaluateConfig
-from wsol_dist.data.index import Index
+from wsol_dist.data.shards.index import Index
 from wsol_dist.evaluator.refined import refine_settings
 from wsol_dist.recipe import Config, to_dict
 

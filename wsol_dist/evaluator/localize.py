@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from wsol_dist.data.stream import EvaluationBatch
-from wsol_dist.data.transforms import normalise
+from wsol_dist.data.images.transforms import normalise
+from wsol_dist.data.stream.stream import EvaluationBatch
 from wsol_dist.evaluator.refined import Refiner
 from wsol_dist.methods.base import Method
 

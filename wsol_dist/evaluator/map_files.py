@@ -10,9 +10,9 @@ from typing import Protocol
 
 import numpy as np
 
-from wsol_dist.data.arrays import decode
-from wsol_dist.data.columns import BEGUN_FILE, COLUMN_FILE, Column
-from wsol_dist.data.index import Index, Rows
+from wsol_dist.data.images.arrays import decode
+from wsol_dist.data.shards.columns import BEGUN_FILE, COLUMN_FILE, Column
+from wsol_dist.data.shards.index import Index, Rows
 from wsol_dist.errors import UserError
 from wsol_dist.evaluator.save_maps import NAME
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from wsol_dist.config.evaluate import Guard, ValConfig
-from wsol_dist.data.index import Index
-from wsol_dist.data.order import steps_per_epoch
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.stream.order import steps_per_epoch
 from wsol_dist.evaluator import record
 from wsol_dist.evaluator.cases import BEST, FIXED, WORST
 from wsol_dist.evaluator.evaluation import Evaluation

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from wsol_dist.config.evaluate import Normalise, RefineConfig
-from wsol_dist.data.columns import Column
-from wsol_dist.data.index import Index
+from wsol_dist.data.shards.columns import Column
+from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
 from wsol_dist.metrics.base import Scored
 from wsol_dist.regions.cluster import COLUMN_NAME

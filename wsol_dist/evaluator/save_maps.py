@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from wsol_dist.data.arrays import encode
-from wsol_dist.data.columns import About, ColumnWriter, ShardOfColumn
-from wsol_dist.data.index import Index
+from wsol_dist.data.images.arrays import encode
+from wsol_dist.data.shards.columns import About, ColumnWriter, ShardOfColumn
+from wsol_dist.data.shards.index import Index
 from wsol_dist.evaluator.counting import Predicted
 from wsol_dist.evaluator.identity import Identity
 from wsol_dist.processes.ranks import Ranks

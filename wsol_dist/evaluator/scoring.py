@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from wsol_dist.atomic import write_atomically
-from wsol_dist.data.broken import BrokenImages, name_some
-from wsol_dist.data.index import Index
+from wsol_dist.data.images.broken import BrokenImages, name_some
+from wsol_dist.data.shards.index import Index
 from wsol_dist.evaluator import record
 from wsol_dist.evaluator.choose_threshold import threshold_for, transferable
 from wsol_dist.evaluator.evaluate import SaveMaps, evaluate_checkpoint

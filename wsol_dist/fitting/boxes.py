@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from wsol_dist.data.coco_file import CocoFile
+from wsol_dist.data.raw.coco_file import CocoFile
 from wsol_dist.data.sources.folder import CSV_COLUMNS, read_boxes
 from wsol_dist.errors import UserError
 from wsol_dist.fitting.look import spelling

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsol_dist.data.broken import name_some
-from wsol_dist.data.decode import image_problem
-from wsol_dist.data.files import extension_of, folders_in, images_in, need_folder
-from wsol_dist.data.parallel import in_order, num_cores
-from wsol_dist.data.shard import IMAGE_EXTENSIONS, image_size
+from wsol_dist.data.images.broken import name_some
+from wsol_dist.data.images.decode import image_problem
+from wsol_dist.data.packing.parallel import in_order, num_cores
+from wsol_dist.data.raw.files import extension_of, folders_in, images_in, need_folder
+from wsol_dist.data.shards.shard import IMAGE_EXTENSIONS, image_size
 from wsol_dist.data.sources.folder import SPLITS
 from wsol_dist.errors import UserError
 

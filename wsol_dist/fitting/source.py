@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wsol_dist.data.holdout import hash_fraction
-from wsol_dist.data.sample import Item, Sample
+from wsol_dist.data.packing.holdout import hash_fraction
+from wsol_dist.data.shards.sample import Item, Sample
 from wsol_dist.data.sources import folder
 from wsol_dist.errors import UserError
 from wsol_dist.fitting.boxes import Boxes

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from wsol_dist.data import pack as packing
-from wsol_dist.data.index import Index
+from wsol_dist.data.packing import pack as packing
+from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
 from wsol_dist.fitting.boxes import Boxes, open_boxes
 from wsol_dist.fitting.source import FitSource

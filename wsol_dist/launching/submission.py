@@ -16,7 +16,7 @@ from typing import Any
 
 import submitit
 
-from wsol_dist.data.index import Index
+from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError, did_you_mean
 from wsol_dist.launching import array
 from wsol_dist.launching.job import WsolJob

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from wsol_dist.data.decode import DecodeError
-from wsol_dist.data.files import extension_of, inside
-from wsol_dist.data.index import INDEX_FILE, Index
-from wsol_dist.data.remote import is_url
-from wsol_dist.data.stream import ShardReader
+from wsol_dist.data.images.decode import DecodeError
+from wsol_dist.data.raw.files import extension_of, inside
+from wsol_dist.data.shards.index import INDEX_FILE, Index
+from wsol_dist.data.shards.remote import is_url
+from wsol_dist.data.stream.stream import ShardReader
 from wsol_dist.errors import UserError
 
 EXTENSIONS = ("jpg", "png", "webp", "bmp", "gif", "tif", "tiff")

@@ -11,8 +11,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from wsol_dist.data.decode import DecodeError, decode_rgb, to_rgb
-from wsol_dist.data.transforms import normalise, squash
+from wsol_dist.data.images.decode import DecodeError, decode_rgb, to_rgb
+from wsol_dist.data.images.transforms import normalise, squash
 from wsol_dist.errors import UserError
 from wsol_dist.methods.base import Localization
 from wsol_dist.prediction.boxes import BoxRule, Which, find_boxes

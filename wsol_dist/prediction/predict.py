@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from wsol_dist.atomic import write_atomically
-from wsol_dist.data.broken import name_some
-from wsol_dist.data.decode import DecodeError, decode_rgb
-from wsol_dist.data.transforms import squash
+from wsol_dist.data.images.broken import name_some
+from wsol_dist.data.images.decode import DecodeError, decode_rgb
+from wsol_dist.data.images.transforms import squash
 from wsol_dist.errors import UserError
 from wsol_dist.log.progress import progress
 from wsol_dist.prediction.boxes import Which

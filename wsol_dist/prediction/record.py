@@ -170,7 +170,7 @@ class ImageBytes:
 
     def read(self, id_: str) -> bytes:
         """As `Predictions.read_image`."""
-        from wsol_dist.data.decode import DecodeError
+        from wsol_dist.data.images.decode import DecodeError
 
         if id_ not in self.places:
             raise UserError(f"{id_}: no image of these predictions")

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from wsol_dist.data.coco_file import CocoFile
-from wsol_dist.data.decode import DecodeError
-from wsol_dist.data.index import Index
-from wsol_dist.data.stream import ShardReader
+from wsol_dist.data.images.decode import DecodeError
+from wsol_dist.data.raw.coco_file import CocoFile
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.stream.stream import ShardReader
 from wsol_dist.errors import UserError
 from wsol_dist.fitting.boxes import open_boxes, places
 from wsol_dist.fitting.look import spelling

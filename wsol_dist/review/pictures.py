@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from wsol_dist.data.decode import DecodeError, decode_rgb
-from wsol_dist.data.files import inside
+from wsol_dist.data.images.decode import DecodeError, decode_rgb
+from wsol_dist.data.raw.files import inside
 from wsol_dist.errors import UserError
 from wsol_dist.prediction.record import ImageBytes
 from wsol_dist.review.cards import Cards

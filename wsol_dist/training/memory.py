@@ -1,6 +1,6 @@
 """Whether the loader processes' batches fit into this machine, told before the training and not by a killed process.
 
-Batches of training lie in slots of anonymous shared memory (`wsol_dist.data.ring`), which /dev/shm does not limit;
+Batches of training lie in slots of anonymous shared memory (`data/stream/ring.py`), which /dev/shm does not limit;
 those of scoring travel through /dev/shm, as torch sends them.
 """
 
@@ -50,7 +50,7 @@ class Waiting(NamedTuple):
 
     def check(self, name: str, free: int, *, cure: str) -> None:
         """Refuse what does not fit into the free bytes of a memory of that name."""
-        from wsol_dist.data.stream import PREFETCH  # late: `free_memory` is asked without torch, too
+        from wsol_dist.data.stream.stream import PREFETCH  # late: `free_memory` is asked without torch, too
 
         needed = self.ranks * self.workers * PREFETCH * self.batch * 3 * self.image_px**2
         if needed > free:

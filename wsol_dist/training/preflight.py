@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from wsol_dist.atomic import write_atomically
-from wsol_dist.data.columns import Column
-from wsol_dist.data.index import Index
-from wsol_dist.data.label_maps import LabelMaps
-from wsol_dist.data.pairs import FOUR
-from wsol_dist.data.pairs import check_classes as check_pairs
+from wsol_dist.data.shards.columns import Column
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.shards.label_maps import LabelMaps
+from wsol_dist.data.stream.pairs import FOUR
+from wsol_dist.data.stream.pairs import check_classes as check_pairs
 from wsol_dist.errors import UserError, did_you_mean
 from wsol_dist.methods.config import GivenData
 from wsol_dist.recipe import Config, dump, read_yaml, to_dict

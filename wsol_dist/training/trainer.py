@@ -13,13 +13,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from wsol_dist.data.broken import BrokenImages, name_some
-from wsol_dist.data.columns import Column
-from wsol_dist.data.index import Index
-from wsol_dist.data.label_maps import LabelMaps
-from wsol_dist.data.order import steps_per_epoch
-from wsol_dist.data.stream import TrainingBatch, TrainingOrder, training_batches
-from wsol_dist.data.transforms import normalise
+from wsol_dist.data.images.broken import BrokenImages, name_some
+from wsol_dist.data.images.transforms import normalise
+from wsol_dist.data.shards.columns import Column
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.shards.label_maps import LabelMaps
+from wsol_dist.data.stream.order import steps_per_epoch
+from wsol_dist.data.stream.stream import TrainingBatch, TrainingOrder, training_batches
 from wsol_dist.errors import UserError
 from wsol_dist.log.track import Track
 from wsol_dist.methods.base import Method

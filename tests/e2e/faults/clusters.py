@@ -9,9 +9,9 @@ import numpy as np
 
 from tests.e2e.faults.fault import Fault
 from wsol_dist.columns.clusters import label_column
-from wsol_dist.data.arrays import encode
-from wsol_dist.data.columns import ColumnWriter
-from wsol_dist.data.index import Index
+from wsol_dist.data.images.arrays import encode
+from wsol_dist.data.shards.columns import ColumnWriter
+from wsol_dist.data.shards.index import Index
 from wsol_dist.regions.slic import SLICConfig
 
 EVALUATE = "wsol evaluate {tmp}/recipe.yaml --out {tmp}/run --split test --refine.labels {tmp}/labels"

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from tests.e2e.faults.fault import GOOD, Fault
-from wsol_dist.data.index import Index
+from wsol_dist.data.shards.index import Index
 from wsol_dist.runs import checkpoint
 
 SUBMIT = "submit {tmp}/recipe.yaml --cluster local --out {tmp}/run"

@@ -20,11 +20,11 @@ from tests.e2e.faults.table import fault
 from tests.e2e.faults.test_table import call
 from tests.forkserver import FRESH
 from wsol_dist.cli import main
-from wsol_dist.data.decode import MAX_PIXELS, DecodeError, decode_rgb
-from wsol_dist.data.index import Index
-from wsol_dist.data.orientation import TAG
-from wsol_dist.data.sample import Sample
-from wsol_dist.data.stream import ShardReader, evaluation_batches
+from wsol_dist.data.images.decode import MAX_PIXELS, DecodeError, decode_rgb
+from wsol_dist.data.images.orientation import TAG
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.shards.sample import Sample
+from wsol_dist.data.stream.stream import ShardReader, evaluation_batches
 from wsol_dist.errors import UserError, as_user_error
 
 Damage = Callable[[Path, str], str]

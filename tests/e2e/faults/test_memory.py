@@ -14,8 +14,8 @@ from tests.e2e.faults.table import fault
 from tests.order import order_alone
 from wsol_dist.cli import main
 from wsol_dist.config.data import DataConfig
-from wsol_dist.data.index import Index
-from wsol_dist.data.stream import training_batches
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.stream.stream import training_batches
 from wsol_dist.errors import as_user_error
 from wsol_dist.training import memory
 

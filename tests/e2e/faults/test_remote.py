@@ -12,9 +12,9 @@ from tests.e2e.faults.process import finish, message, small_files, start
 from tests.e2e.faults.table import fault
 from tests.flaky import FlakyServer
 from wsol_dist.cli import main
-from wsol_dist.data import remote
-from wsol_dist.data.cache import CACHE_GIB_VARIABLE, CACHE_VARIABLE
-from wsol_dist.data.index import Index
+from wsol_dist.data.shards import remote
+from wsol_dist.data.shards.cache import CACHE_GIB_VARIABLE, CACHE_VARIABLE
+from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
 
 

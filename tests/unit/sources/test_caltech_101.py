@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.sources.images import image_bytes, write_image
 from tests.unit.test_archive import make_tar, make_zip
-from wsol_dist.data.pack_plan import PackOptions, make_plan
+from wsol_dist.data.packing.plan import PackOptions, make_plan
 from wsol_dist.data.sources import caltech_101
 from wsol_dist.errors import UserError
 

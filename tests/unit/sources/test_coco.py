@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.sources.images import image_bytes, png_bytes, write_image, write_text
 from tests.unit.test_archive import make_zip
-from wsol_dist.data.masks import decode_runs, fill_polygons
+from wsol_dist.data.raw.masks import decode_runs, fill_polygons
 from wsol_dist.data.sources import coco, coco_json
 from wsol_dist.errors import UserError
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.sources.images import write_image, write_text
 from wsol_dist.commands.shards import main
-from wsol_dist.data.index import Index
+from wsol_dist.data.shards.index import Index
 from wsol_dist.data.sources import tiny_imagenet
 from wsol_dist.errors import UserError
 

@@ -124,7 +124,7 @@ def _print_sources() -> None:
 
 def _parse_pack(name: str, options_class: type, argv: list[str]) -> tuple[Any, Any]:
     """Options of packing and of the source, as one flat set of flags."""
-    from wsol_dist.data.pack import PackOptions
+    from wsol_dist.data.packing.pack import PackOptions
 
     flat = tyro.conf.OmitArgPrefixes
     both = dataclasses.make_dataclass(
@@ -135,8 +135,8 @@ def _parse_pack(name: str, options_class: type, argv: list[str]) -> tuple[Any, A
 
 
 def _run_pack(name: str, source: Any, source_options: Any, options: Any) -> int:
-    from wsol_dist.data.look import size_text
-    from wsol_dist.data.pack import already_packed, make_plan, pack, write_part
+    from wsol_dist.data.inspection.look import size_text
+    from wsol_dist.data.packing.pack import already_packed, make_plan, pack, write_part
 
     start = time.monotonic()
     print(f"{name}: listing samples", flush=True)
@@ -173,8 +173,8 @@ def _say(line: str) -> None:
 
 
 def _verify(argv: list[str]) -> int:
-    from wsol_dist.data.index import Index
-    from wsol_dist.data.verify import verify
+    from wsol_dist.data.inspection.verify import verify
+    from wsol_dist.data.shards.index import Index
 
     options = parse_knobs(VerifyOptions, argv, prog="wsol shards verify")
     total = sum(split.num_samples for split in Index.load(options.folder, check_files=False).splits.values())
@@ -188,8 +188,8 @@ def _verify(argv: list[str]) -> int:
 
 
 def _list(argv: list[str]) -> int:
-    from wsol_dist.data.index import Index
-    from wsol_dist.data.look import folder_lines
+    from wsol_dist.data.inspection.look import folder_lines
+    from wsol_dist.data.shards.index import Index
 
     options = parse_knobs(ListOptions, argv, prog="wsol shards ls")
     for line in folder_lines(Index.load(options.folder)):
@@ -198,8 +198,8 @@ def _list(argv: list[str]) -> int:
 
 
 def _show(argv: list[str]) -> int:
-    from wsol_dist.data.index import Index
-    from wsol_dist.data.look import find_sample, sample_lines
+    from wsol_dist.data.inspection.look import find_sample, sample_lines
+    from wsol_dist.data.shards.index import Index
 
     options = parse_knobs(ShowOptions, argv, prog="wsol shards show")
     index = Index.load(options.folder)
@@ -209,8 +209,8 @@ def _show(argv: list[str]) -> int:
 
 
 def _cat(argv: list[str]) -> int:
-    from wsol_dist.data.index import Index
-    from wsol_dist.data.look import find_sample, member
+    from wsol_dist.data.inspection.look import find_sample, member
+    from wsol_dist.data.shards.index import Index
 
     options = parse_knobs(CatOptions, argv, prog="wsol shards cat")
     _, stored = find_sample(Index.load(options.folder), options.id)
@@ -221,7 +221,7 @@ def _cat(argv: list[str]) -> int:
 
 def _report(argv: list[str]) -> int:
     from wsol_dist.commands.shards.report import write_report
-    from wsol_dist.data.index import Index
+    from wsol_dist.data.shards.index import Index
 
     options = parse_knobs(ReportOptions, argv, prog="wsol shards report")
     for name, given in (("--samples", options.samples), ("--workers", options.workers)):

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from wsol_dist.data.decode import DecodeError, decode_rgb
-from wsol_dist.data.duplicates import Duplicates, Group, find_duplicates
-from wsol_dist.data.index import Index
-from wsol_dist.data.look import size_text
-from wsol_dist.data.sample import IGNORE, Sample
-from wsol_dist.data.survey import Survey, spread_out, stored_samples, survey
+from wsol_dist.data.images.decode import DecodeError, decode_rgb
+from wsol_dist.data.inspection.duplicates import Duplicates, Group, find_duplicates
+from wsol_dist.data.inspection.look import size_text
+from wsol_dist.data.inspection.survey import Survey, spread_out, stored_samples, survey
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.shards.sample import IGNORE, Sample
 from wsol_dist.errors import UserError
 from wsol_dist.report.charts import Chart
 from wsol_dist.report.data_charts import class_histogram, count_histogram, share_histogram, size_histogram

@@ -1,4 +1,7 @@
-"""Data sets in their original layouts: a module each, found by its file name (underscores as dashes)."""
+"""Data sets in their original layouts: a module each, found by its file name (underscores as dashes).
+
+Only the command `shards` and `fitting` import them: training reads shards, whose index describes itself.
+"""
 
 from __future__ import annotations
 

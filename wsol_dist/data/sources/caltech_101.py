@@ -14,9 +14,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from wsol_dist.data import totals
-from wsol_dist.data.archive import Place, first_place, open_place
-from wsol_dist.data.files import (
+from wsol_dist.data.packing import totals
+from wsol_dist.data.packing.holdout import hash_fraction
+from wsol_dist.data.raw.archive import Place, first_place, open_place
+from wsol_dist.data.raw.files import (
     extension_of,
     folders_in,
     images_of_class,
@@ -25,10 +26,9 @@ from wsol_dist.data.files import (
     read_lines,
     read_published_image,
 )
-from wsol_dist.data.holdout import hash_fraction
-from wsol_dist.data.mat_file import read_mat
-from wsol_dist.data.sample import Item, Sample
-from wsol_dist.data.shard import image_size
+from wsol_dist.data.raw.mat_file import read_mat
+from wsol_dist.data.shards.sample import Item, Sample
+from wsol_dist.data.shards.shard import image_size
 from wsol_dist.errors import UserError
 
 IMAGES, ANNOTATIONS = "101_ObjectCategories", "Annotations"

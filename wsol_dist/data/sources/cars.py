@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from wsol_dist.data.archive import Place, first_place
-from wsol_dist.data.files import extension_of, inside, need_folder, read_published_image
-from wsol_dist.data.mat_file import as_list, read_mat
-from wsol_dist.data.sample import Item, Sample
-from wsol_dist.data.shard import image_size
+from wsol_dist.data.raw.archive import Place, first_place
+from wsol_dist.data.raw.files import extension_of, inside, need_folder, read_published_image
+from wsol_dist.data.raw.mat_file import as_list, read_mat
+from wsol_dist.data.shards.sample import Item, Sample
+from wsol_dist.data.shards.shard import image_size
 from wsol_dist.errors import UserError
 
 KNOWN_COUNTS = {"train": 8144, "test": 8041, "classes": 196}

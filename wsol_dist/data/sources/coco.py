@@ -14,11 +14,11 @@ from typing import Literal
 
 import numpy as np
 
-from wsol_dist.data.archive import Place, first_place
-from wsol_dist.data.coco_file import CocoFile, read_json
-from wsol_dist.data.files import extension_of, inside, need_folder, read_published_image
-from wsol_dist.data.masks import read_colours
-from wsol_dist.data.sample import IGNORE, Item, Sample
+from wsol_dist.data.raw.archive import Place, first_place
+from wsol_dist.data.raw.coco_file import CocoFile, read_json
+from wsol_dist.data.raw.files import extension_of, inside, need_folder, read_published_image
+from wsol_dist.data.raw.masks import read_colours
+from wsol_dist.data.shards.sample import IGNORE, Item, Sample
 from wsol_dist.errors import UserError
 
 PARTS = {"train": "train", "val": "test"}

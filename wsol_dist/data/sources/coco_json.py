@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from wsol_dist.data.archive import open_place
-from wsol_dist.data.coco_file import CocoFile
-from wsol_dist.data.files import extension_of, inside, read_image_bytes
-from wsol_dist.data.sample import IGNORE, Item, Sample
+from wsol_dist.data.raw.archive import open_place
+from wsol_dist.data.raw.coco_file import CocoFile
+from wsol_dist.data.raw.files import extension_of, inside, read_image_bytes
+from wsol_dist.data.shards.sample import IGNORE, Item, Sample
 from wsol_dist.errors import UserError
 
 

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from wsol_dist.data.collage_shapes import COINS, OUTLINES
-from wsol_dist.data.sample import Item, Sample
+from wsol_dist.data.raw.collage_shapes import COINS, OUTLINES
+from wsol_dist.data.shards.sample import Item, Sample
 from wsol_dist.errors import UserError
 
 CLASSES = tuple(sorted([*OUTLINES, "coin"]))

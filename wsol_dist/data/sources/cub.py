@@ -12,18 +12,18 @@ from pathlib import Path
 
 import numpy as np
 
-from wsol_dist.data.archive import Place, find_place, first_place, holding, open_place
-from wsol_dist.data.files import (
+from wsol_dist.data.raw.archive import Place, find_place, first_place, holding, open_place
+from wsol_dist.data.raw.files import (
     extension_of,
     inside,
     read_published_image,
     read_rows,
     to_float,
 )
-from wsol_dist.data.lists import ImageList
-from wsol_dist.data.masks import read_colours
-from wsol_dist.data.sample import Item, Sample
-from wsol_dist.data.shard import image_size
+from wsol_dist.data.raw.lists import ImageList
+from wsol_dist.data.raw.masks import read_colours
+from wsol_dist.data.shards.sample import Item, Sample
+from wsol_dist.data.shards.shard import image_size
 from wsol_dist.errors import UserError
 
 ARCHIVE, MASK_ARCHIVE = "CUB_200_2011.tgz", "segmentations.tgz"

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from wsol_dist.data.archive import Place, first_place
-from wsol_dist.data.files import need_folder, read_published_image
-from wsol_dist.data.masks import read_colours
-from wsol_dist.data.mat_file import as_list, read_mat
-from wsol_dist.data.sample import Item, Sample
+from wsol_dist.data.raw.archive import Place, first_place
+from wsol_dist.data.raw.files import need_folder, read_published_image
+from wsol_dist.data.raw.masks import read_colours
+from wsol_dist.data.raw.mat_file import as_list, read_mat
+from wsol_dist.data.shards.sample import Item, Sample
 from wsol_dist.errors import UserError
 
 NUM_CLASSES = 102

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsol_dist.data.files import (
+from wsol_dist.data.raw.files import (
     extension_of,
     folders_in,
     images_of_class,
@@ -21,8 +21,8 @@ from wsol_dist.data.files import (
     need_folder,
     read_image_bytes,
 )
-from wsol_dist.data.sample import Item, Sample
-from wsol_dist.data.shard import image_size
+from wsol_dist.data.shards.sample import Item, Sample
+from wsol_dist.data.shards.shard import image_size
 from wsol_dist.errors import UserError
 
 SPLITS = ("train", "val", "test")

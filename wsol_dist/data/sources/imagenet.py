@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from wsol_dist.data.archive import Place, first_place, holding, open_place
-from wsol_dist.data.files import (
+from wsol_dist.data.raw.archive import Place, first_place, holding, open_place
+from wsol_dist.data.raw.files import (
     extension_of,
     folders_in,
     images_in,
@@ -23,9 +23,9 @@ from wsol_dist.data.files import (
     read_published_image,
     read_rows,
 )
-from wsol_dist.data.lists import SPLITS, Boxes, ImageList
-from wsol_dist.data.sample import Item, Sample
-from wsol_dist.data.xml_file import read_names, read_objects
+from wsol_dist.data.raw.lists import SPLITS, Boxes, ImageList
+from wsol_dist.data.raw.xml_file import read_names, read_objects
+from wsol_dist.data.shards.sample import Item, Sample
 from wsol_dist.errors import UserError
 
 NUM_CLASSES = 1000

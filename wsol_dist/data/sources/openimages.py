@@ -15,8 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from wsol_dist.data.archive import Place, first_place
-from wsol_dist.data.files import (
+from wsol_dist.data.raw.archive import Place, first_place
+from wsol_dist.data.raw.files import (
     extension_of,
     folders_in,
     inside,
@@ -25,9 +25,9 @@ from wsol_dist.data.files import (
     read_published_image,
     read_table,
 )
-from wsol_dist.data.lists import SPLITS, ImageList
-from wsol_dist.data.masks import read_indices
-from wsol_dist.data.sample import IGNORE, Item, Sample
+from wsol_dist.data.raw.lists import SPLITS, ImageList
+from wsol_dist.data.raw.masks import read_indices
+from wsol_dist.data.shards.sample import IGNORE, Item, Sample
 from wsol_dist.errors import UserError
 
 NUM_CLASSES = 100

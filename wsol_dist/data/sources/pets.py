@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from wsol_dist.data.archive import Place, first_place
-from wsol_dist.data.files import inside, need_folder, read_lines, read_published_image, to_int
-from wsol_dist.data.masks import read_indices
-from wsol_dist.data.sample import IGNORE, Item, Sample
+from wsol_dist.data.raw.archive import Place, first_place
+from wsol_dist.data.raw.files import inside, need_folder, read_lines, read_published_image, to_int
+from wsol_dist.data.raw.masks import read_indices
+from wsol_dist.data.shards.sample import IGNORE, Item, Sample
 from wsol_dist.errors import UserError
 
 NUM_CLASSES = 37

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from wsol_dist.data.archive import Place, find_place
-from wsol_dist.data.files import extension_of, inside, read_lines, read_published_image, read_rows, to_int
-from wsol_dist.data.sample import Item, Sample
+from wsol_dist.data.raw.archive import Place, find_place
+from wsol_dist.data.raw.files import extension_of, inside, read_lines, read_published_image, read_rows, to_int
+from wsol_dist.data.shards.sample import Item, Sample
 from wsol_dist.errors import UserError
 
 ARCHIVE = "tiny-imagenet-200.zip"

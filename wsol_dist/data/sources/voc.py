@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from wsol_dist.data.archive import Place, find_place, first_place, holding, open_place
-from wsol_dist.data.files import inside, read_lines, read_published_image
-from wsol_dist.data.masks import read_indices
-from wsol_dist.data.mat_file import read_mat
-from wsol_dist.data.sample import Item, Sample
-from wsol_dist.data.xml_file import read_names, read_objects
+from wsol_dist.data.raw.archive import Place, find_place, first_place, holding, open_place
+from wsol_dist.data.raw.files import inside, read_lines, read_published_image
+from wsol_dist.data.raw.masks import read_indices
+from wsol_dist.data.raw.mat_file import read_mat
+from wsol_dist.data.raw.xml_file import read_names, read_objects
+from wsol_dist.data.shards.sample import Item, Sample
 from wsol_dist.errors import UserError
 
 CLASSES = (

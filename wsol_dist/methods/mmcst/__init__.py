@@ -1,0 +1,1 @@
+"""MMCST: multi-modal class-specific tokens."""

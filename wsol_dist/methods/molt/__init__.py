@@ -1,0 +1,1 @@
+"""MOLT: the multiscale object localization transformer."""

@@ -1,0 +1,1 @@
+"""TS-CAM: token semantic coupled attention maps of a vision transformer."""

@@ -1,0 +1,1 @@
+"""The weight map, methods I and II."""

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from wsol_dist.data.columns import Column
-from wsol_dist.data.index import Index
-from wsol_dist.data.sample import IGNORE
+from wsol_dist.data.shards.columns import Column
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.shards.sample import IGNORE
 from wsol_dist.errors import UserError
 
 NAME = "labels"

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from wsol_dist.data.check import check_labels, check_mask
-from wsol_dist.data.holdout import hold_out_val
-from wsol_dist.data.index import CREATED_BY
-from wsol_dist.data.sample import Item, Sample, Source
-from wsol_dist.data.shard import encode_sample, image_size, in_box_frame
-from wsol_dist.data.totals import CLASSES, difference
+from wsol_dist.data.packing.holdout import hold_out_val
+from wsol_dist.data.packing.totals import CLASSES, difference
+from wsol_dist.data.shards.check import check_labels, check_mask
+from wsol_dist.data.shards.index import CREATED_BY
+from wsol_dist.data.shards.sample import Item, Sample, Source
+from wsol_dist.data.shards.shard import encode_sample, image_size, in_box_frame
 from wsol_dist.errors import UserError
 from wsol_dist.options import part_of
 

@@ -9,7 +9,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from wsol_dist.data.orientation import orientation, upright
+from wsol_dist.data.images.orientation import orientation, upright
 
 MAX_PIXELS = 100_000_000
 """Larger images are refused: a few kilobytes can unpack to gigabytes."""

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from wsol_dist.data.archive import Place
-from wsol_dist.data.decode import FORMATS, check_pixels
-from wsol_dist.data.files import read_image_bytes
+from wsol_dist.data.images.decode import FORMATS, check_pixels
+from wsol_dist.data.raw.archive import Place
+from wsol_dist.data.raw.files import read_image_bytes
 from wsol_dist.errors import UserError
 
 

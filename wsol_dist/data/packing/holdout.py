@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 
-from wsol_dist.data.sample import Item
+from wsol_dist.data.shards.sample import Item
 from wsol_dist.errors import UserError, did_you_mean
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from wsol_dist.data.sample import IGNORE, Sample
+from wsol_dist.data.shards.sample import IGNORE, Sample
 from wsol_dist.errors import UserError
 
 IMAGE_EXTENSIONS = ("jpg", "png", "webp", "bmp")

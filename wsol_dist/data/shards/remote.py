@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsol_dist.data.cache import CACHE_GIB_VARIABLE, CACHE_VARIABLE, cache_limit, locked, make_room
+from wsol_dist.data.shards.cache import CACHE_GIB_VARIABLE, CACHE_VARIABLE, cache_limit, locked, make_room
 from wsol_dist.errors import DISK_FULL, NOT_WRITABLE, UserError
 
 TRIES = 6

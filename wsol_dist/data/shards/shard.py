@@ -26,11 +26,11 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from wsol_dist.data import arrays
-from wsol_dist.data.check import IMAGE_EXTENSIONS, check_sample, reaches_out
-from wsol_dist.data.decode import image_problem
-from wsol_dist.data.orientation import TURNED, UPRIGHT, orientation, without_orientation
-from wsol_dist.data.sample import Sample
+from wsol_dist.data.images import arrays
+from wsol_dist.data.images.decode import image_problem
+from wsol_dist.data.images.orientation import TURNED, UPRIGHT, orientation, without_orientation
+from wsol_dist.data.shards.check import IMAGE_EXTENSIONS, check_sample, reaches_out
+from wsol_dist.data.shards.sample import Sample
 from wsol_dist.errors import UserError
 
 BLOCK = 512

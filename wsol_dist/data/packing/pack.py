@@ -7,10 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from wsol_dist.data import index as index_file
-from wsol_dist.data.broken import BrokenImages, name_some
-from wsol_dist.data.index import INDEX_FILE, Index, IndexFile, Shard, Split
-from wsol_dist.data.pack_folder import (
+from wsol_dist.data.images.broken import BrokenImages, name_some
+from wsol_dist.data.packing.folder import (
     FinishedShard,
     Packer,
     differing,
@@ -21,10 +19,12 @@ from wsol_dist.data.pack_folder import (
     sweep,
     write_or_keep,
 )
-from wsol_dist.data.pack_plan import PackOptions, Plan, make_plan, read_promised
-from wsol_dist.data.parallel import in_order, num_cores
-from wsol_dist.data.sample import Item, Source
-from wsol_dist.data.shard import encode_sample
+from wsol_dist.data.packing.parallel import in_order, num_cores
+from wsol_dist.data.packing.plan import PackOptions, Plan, make_plan, read_promised
+from wsol_dist.data.shards import index as index_file
+from wsol_dist.data.shards.index import INDEX_FILE, Index, IndexFile, Shard, Split
+from wsol_dist.data.shards.sample import Item, Source
+from wsol_dist.data.shards.shard import encode_sample
 from wsol_dist.errors import UserError
 
 __all__ = ["PackOptions", "Plan", "already_packed", "make_plan", "pack", "write_part"]

@@ -10,7 +10,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from wsol_dist.data.decode import check_pixels
+from wsol_dist.data.images.decode import check_pixels
 
 Extension = Literal["png", "npy"]
 PNG_HEAD = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsol_dist.config.data import DataConfig
-from wsol_dist.data.pairs import FOUR, class_fours
+from wsol_dist.data.stream.pairs import FOUR, class_fours
 
 
 def epoch_order(shard_of_row: np.ndarray, *, seed: int, epoch: int, lanes: int, window: int) -> np.ndarray:

@@ -11,12 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from wsol_dist.data.check import frame_problem, mask_problem
-from wsol_dist.data.decode import DecodeError, decode_rgb
-from wsol_dist.data.index import Index, Shard, tar_problem
-from wsol_dist.data.parallel import in_order, num_cores
-from wsol_dist.data.remote import Remote, Wanted
-from wsol_dist.data.shard import CRC32, END_OF_TAR, StoredSample, changed, image_size, read_sample, to_sample
+from wsol_dist.data.images.decode import DecodeError, decode_rgb
+from wsol_dist.data.packing.parallel import in_order, num_cores
+from wsol_dist.data.shards.check import frame_problem, mask_problem
+from wsol_dist.data.shards.index import Index, Shard, tar_problem
+from wsol_dist.data.shards.remote import Remote, Wanted
+from wsol_dist.data.shards.shard import (
+    CRC32,
+    END_OF_TAR,
+    StoredSample,
+    changed,
+    image_size,
+    read_sample,
+    to_sample,
+)
 from wsol_dist.errors import UserError
 
 

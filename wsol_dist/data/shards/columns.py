@@ -26,9 +26,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wsol_dist.atomic import write_atomically
-from wsol_dist.data.arrays import Extension, decode
-from wsol_dist.data.index import CREATED_BY, Index, Rows, Shard, tar_problem
-from wsol_dist.data.shard import BLOCK, END_OF_TAR, tar_member
+from wsol_dist.data.images.arrays import Extension, decode
+from wsol_dist.data.shards.index import CREATED_BY, Index, Rows, Shard, tar_problem
+from wsol_dist.data.shards.shard import BLOCK, END_OF_TAR, tar_member
 from wsol_dist.errors import UserError
 
 SCHEMA = 1

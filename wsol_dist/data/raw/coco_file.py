@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from wsol_dist.data.archive import Place
-from wsol_dist.data.decode import check_pixels
-from wsol_dist.data.masks import segmentation_mask
-from wsol_dist.data.sample import IGNORE
+from wsol_dist.data.images.decode import check_pixels
+from wsol_dist.data.raw.archive import Place
+from wsol_dist.data.raw.masks import segmentation_mask
+from wsol_dist.data.shards.sample import IGNORE
 from wsol_dist.errors import UserError
 
 

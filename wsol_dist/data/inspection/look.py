@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow.compute as pc
 
-from wsol_dist.data.index import Index
-from wsol_dist.data.sample import IGNORE, Sample
-from wsol_dist.data.shard import CRC32, StoredSample, changed, read_sample, to_sample
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.shards.sample import IGNORE, Sample
+from wsol_dist.data.shards.shard import CRC32, StoredSample, changed, read_sample, to_sample
 from wsol_dist.errors import UserError
 
 Member = Literal["image", "json", "mask"]

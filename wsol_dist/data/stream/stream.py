@@ -17,17 +17,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from wsol_dist.config.data import DataConfig
-from wsol_dist.data.ahead import Ahead
-from wsol_dist.data.cache import MAX_OPEN_BOUNDED, cache_limit
-from wsol_dist.data.columns import Column
-from wsol_dist.data.decode import DecodeError, decode_rgb
-from wsol_dist.data.index import Index, Rows
-from wsol_dist.data.label_maps import LabelMaps
-from wsol_dist.data.order import TrainingOrder, rank_share
-from wsol_dist.data.ring import Request, Requests, Ring
-from wsol_dist.data.sample import Sample
-from wsol_dist.data.shard import StoredSample, changed, read_sample, to_sample
-from wsol_dist.data.transforms import TrainTransform, squash
+from wsol_dist.data.images.decode import DecodeError, decode_rgb
+from wsol_dist.data.images.transforms import TrainTransform, squash
+from wsol_dist.data.shards.cache import MAX_OPEN_BOUNDED, cache_limit
+from wsol_dist.data.shards.columns import Column
+from wsol_dist.data.shards.index import Index, Rows
+from wsol_dist.data.shards.label_maps import LabelMaps
+from wsol_dist.data.shards.sample import Sample
+from wsol_dist.data.shards.shard import StoredSample, changed, read_sample, to_sample
+from wsol_dist.data.stream.ahead import Ahead
+from wsol_dist.data.stream.order import TrainingOrder, rank_share
+from wsol_dist.data.stream.ring import Request, Requests, Ring
 from wsol_dist.errors import UserError
 
 PREFETCH = 4

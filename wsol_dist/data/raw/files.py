@@ -7,9 +7,9 @@ import os
 from pathlib import PurePosixPath
 from typing import TypeVar
 
-from wsol_dist.data.archive import Place
-from wsol_dist.data.orientation import without_orientation
-from wsol_dist.data.shard import IMAGE_EXTENSIONS
+from wsol_dist.data.images.orientation import without_orientation
+from wsol_dist.data.raw.archive import Place
+from wsol_dist.data.shards.shard import IMAGE_EXTENSIONS
 from wsol_dist.errors import UserError
 
 AnyPlace = TypeVar("AnyPlace", bound=Place)

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from wsol_dist.data.survey import Survey
+from wsol_dist.data.inspection.survey import Survey
 
 MAX_BITS = 6
 """Perceptual hashes of one picture differ in at most so many of 64 bits ..."""

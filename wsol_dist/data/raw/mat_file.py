@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wsol_dist.data.archive import Place
+from wsol_dist.data.raw.archive import Place
 from wsol_dist.errors import UserError
 
 

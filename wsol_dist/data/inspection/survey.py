@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from wsol_dist.data.decode import DecodeError, decode_rgb
-from wsol_dist.data.index import Index
-from wsol_dist.data.parallel import in_order, num_cores
-from wsol_dist.data.sample import IGNORE, Sample
-from wsol_dist.data.shard import StoredSample, read_sample, to_sample
+from wsol_dist.data.images.decode import DecodeError, decode_rgb
+from wsol_dist.data.packing.parallel import in_order, num_cores
+from wsol_dist.data.shards.index import Index
+from wsol_dist.data.shards.sample import IGNORE, Sample
+from wsol_dist.data.shards.shard import StoredSample, read_sample, to_sample
 from wsol_dist.errors import UserError
 
 GRID = 32

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from wsol_dist.data.archive import Place
-from wsol_dist.data.files import read_lines, read_table, to_int
-from wsol_dist.data.sample import Item
+from wsol_dist.data.raw.archive import Place
+from wsol_dist.data.raw.files import read_lines, read_table, to_int
+from wsol_dist.data.shards.sample import Item
 from wsol_dist.errors import UserError
 
 SPLITS = ("train", "val", "test")
