@@ -8,7 +8,6 @@ import io
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from wsol_dist.errors import UserError, did_you_mean
@@ -151,31 +150,3 @@ def check_top_k(top_k: int, *, num_classes: int) -> None:
     """
     if top_k > num_classes:
         raise UserError(f"--top-k: given {top_k}, the model has {num_classes} classes")
-
-
-def add_column_options(
-    parser: argparse.ArgumentParser, *, what: str, procs: int | None, procs_help: str
-) -> None:
-    """The flags of a command that writes a derived column."""
-    parser.add_argument("--index", help="folder of the shards")
-    parser.add_argument("--out", type=Path, help=f"folder of the {what}")
-    parser.add_argument("--split", help="one or several, joined by commas; default all")
-    parser.add_argument(
-        "--procs", type=int, default=procs, help=f"processes on this machine; default {procs_help}"
-    )
-    parser.add_argument(
-        "--workers", type=int, default=1, help="reading processes for each of them; default 1"
-    )
-
-
-def check_column_options(own: argparse.Namespace, *, usage: str) -> None:
-    """Refuse what no derived column can be written with.
-
-    Raises:
-        UserError: something is missing or too small; the column would lie among the shards.
-    """
-    if not own.index or not own.out:
-        raise UserError(f"--index and --out are needed: {usage}")
-    check_least(own, {"procs": 1, "workers": 0})
-    if own.out.resolve() == Path(own.index).resolve():
-        raise UserError(f"--out: {own.out} holds the shards themselves; give a folder of its own")

@@ -233,7 +233,7 @@ def test_tiny_and_huge_images_are_labelled_on_the_same_square() -> None:
             return batches
 
     for name in sorted(BACKENDS):
-        found = list(label_rows(Reader(), range(3), make(name, size_px=16), workers=0))  # type: ignore[arg-type]
+        found = list(label_rows(Reader(), [range(3)], make(name, size_px=16), workers=0))  # type: ignore[arg-type]
         assert all(label_HW is not None and label_HW.shape == (16, 16) for label_HW in found)
 
 
@@ -257,7 +257,7 @@ def test_show_names_an_image_that_is_not_there(
 def test_one_thread_computes_on_a_cpu_and_the_number_from_before_comes_back(tiny_shards: Path) -> None:
     before = torch.get_num_threads()
     reader = ShardReader(Index.load(tiny_shards), "test")
-    found = label_rows(reader, [0], make("faiss", size_px=16), workers=0)
+    found = label_rows(reader, [[0]], make("faiss", size_px=16), workers=0)
     next(found)
     assert torch.get_num_threads() == 1
     assert list(found) == []

@@ -1,14 +1,11 @@
-"""Frozen embeddings of a packed data set's images or captions as a derived column, computed once.
-
-A shard is one rank's work, so that the values do not depend on the number of ranks, and what was cut off goes on.
-"""
+"""Frozen embeddings of a packed data set's images or captions as a derived column, computed once."""
 
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -17,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsol_dist.data.images.arrays import encode
+from wsol_dist.columns.fill import ColumnTask, Values, fill_column
 from wsol_dist.data.images.transforms import normalise
-from wsol_dist.data.shards.columns import About, ColumnWriter
-from wsol_dist.data.shards.index import Index, Rows
+from wsol_dist.data.shards.columns import About
+from wsol_dist.data.shards.index import Index
 from wsol_dist.data.stream.stream import evaluation_batches
 from wsol_dist.models.backbones import build_cnn
 from wsol_dist.models.clip import load_clip, text_embeddings
@@ -105,10 +102,10 @@ def embed_shards(ranks: Ranks, task: Embedding) -> None:
     """
     index = Index.load(task.index)
     if task.config.what == "caption":
-        embed_rows, dim, name = _captions(task.config, index)
+        values, dim, name = _captions(task.config, index)
     else:
         encoder = image_encoder(task.config, ranks.device)
-        embed_rows, name = _images(task, index, encoder, ranks.device), encoder.name
+        values, name = _images(task, index, encoder, ranks.device), encoder.name
         probe = torch.zeros(1, 3, encoder.image_px, encoder.image_px, device=ranks.device)
         dim = encoder.embed(probe).shape[1]
     settings = {"embedded": task.config.what, "encoder": name, "dim": dim}
@@ -120,20 +117,10 @@ def embed_shards(ranks: Ranks, task: Embedding) -> None:
         settings=settings,
         command=task.command,
     )
-    ranks.main_first(lambda: _begin(task, index, about))
-    writer = ColumnWriter(task.out, index, about)
-    todo: list[int] = ranks.gather(writer.todo() if ranks.is_main else [])[0]
-    start, num_done = time.monotonic(), 0
-    for number in todo[ranks.rank :: ranks.world]:
-        with writer.shard(number) as shard:
-            for value in embed_rows(index.shards[number].split, writer.positions(number)):
-                shard.add(None if value is None else encode(value.astype(np.float32), "npy"))
-        num_done += index.shards[number].num_samples
-    num_done = sum(ranks.gather(num_done))
-    ranks.main_first(writer.finish)
-    if ranks.is_main:
-        seconds = time.monotonic() - start
-        print(f"{task.out}: complete, {num_done} embeddings ({dim}-d, {name}) in {seconds:.1f} s")
+    column = ColumnTask(
+        out=task.out, about=about, value="embedding", made_by=f"by {name}, {dim} numbers each"
+    )
+    fill_column(ranks, index, column, lambda: values)
 
 
 def image_encoder(config: EmbedConfig, device: torch.device) -> ImageEncoder:
@@ -178,12 +165,8 @@ def _weights_name(given: str) -> str:
         return f"{path.name} (sha256 {hashlib.file_digest(file, 'sha256').hexdigest()[:12]})"
 
 
-EmbedRows = Callable[[str, range], Iterator[np.ndarray | None]]
-"""Split and rows of it -> their embeddings in order, None for an image that does not decode."""
-
-
-def _images(task: Embedding, index: Index, encoder: ImageEncoder, device: torch.device) -> EmbedRows:
-    def embed_rows(split: str, rows: range) -> Iterator[np.ndarray | None]:
+def _images(task: Embedding, index: Index, encoder: ImageEncoder, device: torch.device) -> Values:
+    def embed_shard(split: str, rows: range) -> Iterator[np.ndarray | None]:
         for batch in evaluation_batches(
             index,
             split=split,
@@ -195,54 +178,40 @@ def _images(task: Embedding, index: Index, encoder: ImageEncoder, device: torch.
             positions=rows,
         ):
             image_BCHW = normalise(batch.image_BCHW.to(device), encoder.mean, encoder.std)
-            found_BE = encoder.embed(image_BCHW).cpu().numpy()
+            found_BE = encoder.embed(image_BCHW).cpu().numpy().astype(np.float32)
             for value_E, decoded in zip(found_BE, batch.decoded_B.tolist(), strict=True):
                 yield value_E if decoded else None
 
-    return embed_rows
+    return lambda split, shards: chain.from_iterable(embed_shard(split, rows) for rows in shards)
 
 
-def _captions(config: EmbedConfig, index: Index) -> tuple[EmbedRows, int, str]:
+def _captions(config: EmbedConfig, index: Index) -> tuple[Values, int, str]:
     """Embeddings of captions, their width, and what made them."""
-    rows_of: dict[str, Rows] = {}
     text = config.text
     table_CE = text_embeddings(text, index.classes) if text.source == "file" else None
     clip = load_clip(text.clip) if table_CE is None else None
 
     def embed_one(labels: tuple[int, ...]) -> np.ndarray:
         if table_CE is not None:
-            return F.normalize(table_CE[list(labels)].mean(dim=0), dim=0).numpy()
+            return F.normalize(table_CE[list(labels)].mean(dim=0), dim=0).numpy().astype(np.float32)
         assert clip is not None
         phrase = caption(labels, text, index)
         found = clip.texts([template.format(phrase) for template in text.templates])
-        return F.normalize(found.mean(dim=0), dim=0).numpy()
+        return F.normalize(found.mean(dim=0), dim=0).numpy().astype(np.float32)
 
-    def embed_rows(split: str, rows: range) -> Iterator[np.ndarray | None]:
-        if split not in rows_of:
-            rows_of[split] = index.rows(split)
-        for row in rows:
-            yield embed_one(rows_of[split].labels(row))
+    def values(split: str, shards: Sequence[range]) -> Iterator[np.ndarray | None]:
+        labelled = index.rows(split)
+        return (embed_one(labelled.labels(row)) for row in chain.from_iterable(shards))
 
     name = (
         f"mean of class rows of {_weights_name(str(text.embeddings))}"
         if table_CE is not None
         else f"open_clip {text.clip.model} {_weights_name(text.clip.pretrained)} on {text.templates}"
     )
-    return embed_rows, len(embed_one((0,))), name
+    return values, len(embed_one((0,))), name
 
 
 def caption(labels: tuple[int, ...], text: TextConfig, index: Index) -> str:
     """The names of an image's classes as a phrase: `cat, coin and cup`."""
     names = [text.aliases.get(index.classes[label], index.classes[label]) for label in labels]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _begin(task: Embedding, index: Index, about: About) -> None:
-    writer = ColumnWriter(task.out, index, about)
-    todo = writer.todo()
-    if not todo:
-        print(f"{task.out}: all there, nothing to do", flush=True)
-    elif len(todo) < len(writer.numbers):
-        print(
-            f"{task.out}: goes on, {len(writer.numbers) - len(todo)} of {len(writer.numbers)} shards are there"
-        )

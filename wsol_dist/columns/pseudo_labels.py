@@ -1,12 +1,8 @@
-"""Pseudo labels: a run's score maps turned into label maps of a whole data set, as a derived column.
-
-A shard is one rank's work, in batches that begin with it: the maps do not depend on the number of ranks, and what was
-cut off goes on.
-"""
+"""Pseudo labels: a run's score maps turned into label maps of a whole data set, as a derived column."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -15,9 +11,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from wsol_dist.data.images.arrays import encode
+from wsol_dist.columns.fill import ColumnTask, Values, fill_column
 from wsol_dist.data.images.decode import DecodeError
-from wsol_dist.data.shards.columns import About, ColumnWriter
+from wsol_dist.data.shards.columns import About
 from wsol_dist.data.shards.index import Index
 from wsol_dist.data.shards.label_maps import MOST_CLASSES, NAME, LabelMaps
 from wsol_dist.data.shards.sample import IGNORE
@@ -27,7 +23,6 @@ from wsol_dist.evaluator.localize import localize_every_class
 from wsol_dist.evaluator.refined import Refiner, open_refiner
 from wsol_dist.evaluator.scoring import load_method
 from wsol_dist.evaluator.work import Work
-from wsol_dist.log.progress import progress
 from wsol_dist.log.table import print_scores
 from wsol_dist.methods.base import Method
 from wsol_dist.metrics.seg_miou import confusion, miou_record
@@ -114,6 +109,12 @@ class PseudoLabelling:
             command=self.command,
         )
 
+    def column(self, index: Index) -> ColumnTask:
+        """What is filled."""
+        return ColumnTask(
+            out=self.out, about=self.about(index), value="label map", made_by=f"from {self.made_by}"
+        )
+
 
 def check_labelling(work: Work, index: Index) -> None:
     """Refuse methods and data sets that give no label map.
@@ -141,51 +142,23 @@ def write_labels(ranks: Ranks, task: PseudoLabelling) -> None:
         UserError: the folder holds another column, or cannot be written; weights that do not fit.
     """
     index = Index.load(task.work.index)
-    about = task.about(index)
-    ranks.main_first(lambda: _begin(task, index, about))
-    writer = ColumnWriter(task.out, index, about)
-    todo: list[int] = ranks.gather(writer.todo() if ranks.is_main else [])[0]
-    broken = _write(ranks, task, index, writer, todo)
-    ranks.main_first(writer.finish)
+
+    def open_values() -> Values:
+        method, _ = load_method(task.work, ranks)
+
+        def values(split: str, shards: Sequence[range]) -> Iterator[np.ndarray | None]:
+            refiner = open_refiner(task.work.config.refine, index, split)
+            for rows in shards:
+                for batch in _batches(task, index, split, rows, method):
+                    labels = label_batch(method, batch, task, ranks.device, refiner=refiner)
+                    for label_HW, decoded in zip(labels, batch.decoded_B.tolist(), strict=True):
+                        yield label_HW if decoded else None
+
+        return values
+
+    fill_column(ranks, index, task.column(index), open_values)
     for split in task.work.splits:
         score_labels(task.out, index, split, ranks)
-    if ranks.is_main:
-        if broken:
-            print(f"{len(broken)} images do not decode and have no label map: {', '.join(broken[:10])}")
-        print(f"{task.out}: complete, {len(todo)} shards written: {task.made_by}")
-
-
-def _begin(task: PseudoLabelling, index: Index, about: About) -> None:
-    writer = ColumnWriter(task.out, index, about)
-    there = len(writer.numbers) - len(writer.todo())
-    going_on = f", {there} are there already" if there else ""
-    print(f"{task.out}: {len(writer.numbers)} shards of label maps{going_on}: {task.made_by}", flush=True)
-
-
-def _write(
-    ranks: Ranks, task: PseudoLabelling, index: Index, writer: ColumnWriter, todo: list[int]
-) -> list[str]:
-    """Write this rank's share of the shards; gives all ranks' ids of images that do not decode."""
-    broken: list[str] = []
-    if todo:
-        method, _ = load_method(task.work, ranks)
-        with progress("label maps", sum(index.shards[number].num_samples for number in todo)) as told:
-            for number in todo[ranks.rank :: ranks.world]:
-                split = index.shards[number].split
-                refiner = open_refiner(task.work.config.refine, index, split)
-                with writer.shard(number) as shard:
-                    for batch in _batches(task, index, split, writer.positions(number), method):
-                        for label_HW, decoded, truth in zip(
-                            label_batch(method, batch, task, ranks.device, refiner=refiner),
-                            batch.decoded_B.tolist(),
-                            batch.truths,
-                            strict=True,
-                        ):
-                            shard.add(encode(label_HW, "png") if decoded else None)
-                            broken += [] if decoded else [truth.id]
-                        if ranks.is_main:
-                            told(len(batch.truths) * ranks.world)
-    return [one for some in ranks.gather(broken) for one in some]
 
 
 def _batches(

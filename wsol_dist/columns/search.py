@@ -180,7 +180,7 @@ class Images:
         cls = backend_class(trial.backend)
         backend = cls(cls.Config(size_px=self.search.size_px, **trial.knobs), self.device)
         reader = ShardReader(self.index, self.split)
-        return label_rows(reader, rows, backend, workers=self.search.workers)
+        return label_rows(reader, [rows], backend, workers=self.search.workers)
 
 
 def _first_by_hash(ids: list[str], number: int | None) -> list[int]:

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wsol_dist.columns.options import add_column_options, open_source
 from wsol_dist.data.packing.parallel import num_cores
 from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
-from wsol_dist.options import add_column_options, check_column_options, parse_knobs, part_of, split_arguments
+from wsol_dist.options import parse_knobs, part_of, split_arguments
 from wsol_dist.regions.cluster import BACKENDS, ClusterConfig, backend_class
 
 if TYPE_CHECKING:
@@ -41,13 +42,11 @@ def main(argv: list[str]) -> int:
     if own.dry_run:
         return _say(task)
     from wsol_dist.columns.clusters import label_shards
-    from wsol_dist.data.shards.columns import ColumnWriter
+    from wsol_dist.columns.fill import is_complete
     from wsol_dist.processes.spawn import spawn
 
     index = Index.load(task.index)
-    if ColumnWriter(task.out, index, task.about).finished:
-        # Starting ranks to find nothing to do would take half a minute.
-        print(f"{task.out}: complete, nothing to do")
+    if is_complete(index, task.column):
         return 0
     num_shards = sum(one.split in task.about.splits for one in index.shards)
     spawn(label_shards, own.procs or min(_default_procs(), num_shards), task)
@@ -93,9 +92,7 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Labelling:
     Raises:
         UserError: what does not exist or does not fit, and how to mend it.
     """
-    check_column_options(own, usage="wsol cluster --index SHARDS --out LABELS")
-    index = Index.load(own.index)
-    splits = index.chosen_splits(own.split)
+    index, splits = open_source(own, usage="wsol cluster --index SHARDS --out LABELS")
     config = knobs(own.backend, rest)
     embeddings = localizer(own, config, splits)
     from wsol_dist.columns.clusters import Labelling, label_column

@@ -13,7 +13,8 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from wsol_dist.options import add_column_options, check_column_options, parse_knobs, split_arguments
+from wsol_dist.columns.options import add_column_options, open_source
+from wsol_dist.options import parse_knobs, split_arguments
 
 if TYPE_CHECKING:
     from wsol_dist.columns.embedding import Embedding
@@ -52,10 +53,7 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Embedding:
     Raises:
         UserError: what does not exist or does not fit, and how to mend it.
     """
-    check_column_options(own, usage="wsol embed --index SHARDS --out EMBEDDINGS")
-    from wsol_dist.data.shards.index import Index
-
-    splits = Index.load(own.index).chosen_splits(own.split)
+    _, splits = open_source(own, usage="wsol embed --index SHARDS --out EMBEDDINGS")
     from wsol_dist.columns.embedding import EmbedConfig, Embedding
 
     config = parse_knobs(EmbedConfig, rest, prog="wsol embed")

@@ -16,9 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wsol_dist.columns.options import add_column_options, open_source
 from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
-from wsol_dist.options import add_column_options, check_column_options, parse_knobs, split_arguments
+from wsol_dist.options import parse_knobs, split_arguments
 
 if TYPE_CHECKING:
     from wsol_dist.columns.pseudo_labels import LabelConfig, PseudoLabelling
@@ -40,14 +41,12 @@ def main(argv: list[str]) -> int:
         return 0
     own, rest = split_arguments(parser, argv)
     task = plan(own, rest)
+    from wsol_dist.columns.fill import is_complete
     from wsol_dist.columns.pseudo_labels import write_labels
-    from wsol_dist.data.shards.columns import ColumnWriter
     from wsol_dist.processes.spawn import spawn
 
     index = Index.load(task.work.index)
-    if ColumnWriter(task.out, index, task.about(index)).finished:
-        # Starting ranks to find nothing to do would take half a minute.
-        print(f"{task.out}: complete, nothing to do")
+    if is_complete(index, task.column(index)):
         return 0
     spawn(write_labels, own.procs, task)
     return 0
@@ -82,9 +81,7 @@ def plan(own: argparse.Namespace, rest: list[str]) -> PseudoLabelling:
     config = _knobs(knobs)
     own.index = own.index or recipe.data.index
     own.split = own.split or recipe.data.train_split
-    check_column_options(own, usage="wsol pseudo-label RUN --index SHARDS --out LABELS")
-    index = Index.load(own.index)
-    splits = index.chosen_splits(own.split)
+    index, splits = open_source(own, usage="wsol pseudo-label RUN --index SHARDS --out LABELS")
     given = [
         word
         for name in ("step", "threshold")

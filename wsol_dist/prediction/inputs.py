@@ -16,6 +16,7 @@ from wsol_dist.data.shards.index import INDEX_FILE, Index
 from wsol_dist.data.shards.remote import is_url
 from wsol_dist.data.stream.stream import ShardReader
 from wsol_dist.errors import UserError
+from wsol_dist.options import names_of
 
 EXTENSIONS = ("jpg", "png", "webp", "bmp", "gif", "tif", "tiff")
 """Of images in folders; a file that is named itself may have any."""
@@ -180,7 +181,7 @@ def _from_shards(paths: Sequence[str], *, classes: Sequence[str], split: str | N
     shards: list[tuple[str, str]] = []
     for path in paths:
         index = Index.load(path)
-        splits = index.chosen_splits(split)
+        splits = index.chosen_splits(names_of(split))
         numbers = [number_of.get(name) for name in index.classes]
         for one in splits:
             rows = index.rows(one)

@@ -25,7 +25,6 @@ from wsol_dist.data.shards.cache import cache_root
 from wsol_dist.data.shards.remote import Remote, Wanted, is_url, read_remote
 from wsol_dist.data.shards.shard import CRC32, Row
 from wsol_dist.errors import UserError, did_you_mean
-from wsol_dist.options import names_of
 from wsol_dist.version import __version__
 
 SCHEMA = 1
@@ -233,13 +232,13 @@ class Index(IndexFile):
                 allowed = did_you_mean(split, list(self.splits))
                 raise UserError(f"{option}: no split {split!r} in {self.place}; {allowed}")
 
-    def chosen_splits(self, text: str | None) -> tuple[str, ...]:
-        """What `--split` names, joined by commas; all splits where it is not given.
+    def chosen_splits(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """What `--split` names; all splits where it names none.
 
         Raises:
             UserError: there is no such split.
         """
-        splits = names_of(text) or tuple(self.splits)
+        splits = names or tuple(self.splits)
         self.check_splits(splits)
         return splits
 
