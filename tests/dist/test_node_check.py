@@ -41,11 +41,9 @@ def _change(patch: pytest.MonkeyPatch, folder: Path, change: str) -> Path:
     if change == "torch":
         patch.setattr("torch.__version__", "2.0.1")
     elif change == "sources":
-        copy = Path(
-            shutil.copytree(Path(node_check.wsol_dist.__file__).parent, folder / "copy" / "wsol_dist")
-        )
+        copy = Path(shutil.copytree(node_check.PACKAGE, folder / "copy" / "wsol_dist"))
         (copy / "cli.py").write_text((copy / "cli.py").read_text() + "\n")
-        patch.setattr(node_check.wsol_dist, "__file__", str(copy / "__init__.py"))
+        patch.setattr(node_check, "PACKAGE", copy)
     elif change == "driver":
         patch.setattr(node_check, "GPU_DEVICE", Path("/dev/null"))
     elif change == "gpu":

@@ -29,6 +29,7 @@ PROBE_BYTES = {"cuda": 64 * 2**20, "cpu": 4 * 2**20}
 """What is summed over all ranks to see how fast that goes."""
 PROBE_REPEATS = 3
 GPU_DEVICE = Path("/dev/nvidia0")
+PACKAGE = Path(__file__).parents[1]
 """There where NVIDIA's driver is, whether or not torch can use it."""
 
 
@@ -181,10 +182,9 @@ def verdict(facts: list[Facts], speed: float, *, probe_bytes: int, seconds: floa
 
 def source_sum() -> str:
     """The first digits of the SHA-256 of the package's source files."""
-    root = Path(__file__).parents[1]
     total = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        total.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    for path in sorted(PACKAGE.rglob("*.py")):
+        total.update(str(path.relative_to(PACKAGE)).encode() + b"\0" + path.read_bytes())
     return total.hexdigest()[:8]
 
 
