@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from wsol_dist.atomic import write_atomically
+from wsol_dist.files import write_atomically
 
 FILE_VARIABLE = "WSOL_TEST_GROUPS"
 """Environment variable: the file in which workers, which see the tests, list their groups for the scheduler."""

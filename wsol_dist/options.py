@@ -125,11 +125,16 @@ def part_of(text: str | None) -> tuple[int, int]:
     return number - 1, count
 
 
+def add_step_option(parser: argparse.ArgumentParser) -> None:
+    """Which checkpoint of a run: what `runs.opening.choose_checkpoint` takes."""
+    parser.add_argument(
+        "--step", help="checkpoint of RUN: a number, best or last; default the best known, else the newest"
+    )
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Which weights of a run, and how its maps become boxes: what `prediction.opening.open_model` takes."""
-    parser.add_argument(
-        "--step", help="checkpoint of RUN, a number or best; default the best known, else the newest"
-    )
+    add_step_option(parser)
     parser.add_argument(
         "--threshold",
         type=float,

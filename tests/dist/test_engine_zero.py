@@ -20,7 +20,8 @@ from wsol_dist.models.weights import load_checked, read_state
 from wsol_dist.processes.ranks import Ranks
 from wsol_dist.recipe import Config
 from wsol_dist.runs import checkpoint
-from wsol_dist.runs.model import build_method, weights_file
+from wsol_dist.runs.model import build_method
+from wsol_dist.runs.opening import find_weights
 from wsol_dist.training.preflight import check_network
 from wsol_dist.training.trainer import Trainer
 from wsol_dist.training.zero import ZeroEngine, check_device
@@ -176,8 +177,8 @@ def test_evaluation_reads_the_average_where_there_is_one(
 ) -> None:
     for name, ema in (("with", 0.9), ("without", 0.0)):
         rank_pool.run(train, tiny(tiny_shards, ema=ema, epochs=0.4), tmp_path / name)
-    assert weights_file(tmp_path / "with").name == checkpoint.EMA_WEIGHTS
-    assert weights_file(tmp_path / "without").name == checkpoint.WEIGHTS
+    assert find_weights(tmp_path / "with").name == checkpoint.EMA_WEIGHTS
+    assert find_weights(tmp_path / "without").name == checkpoint.WEIGHTS
     newest = checkpoint.complete_checkpoints(tmp_path / "with")[-1]
     average, weights = (read_state(newest / name) for name in (checkpoint.EMA_WEIGHTS, checkpoint.WEIGHTS))
     assert average.keys() == weights.keys()
@@ -226,7 +227,7 @@ def test_a_compiled_run_trains_alike(tiny_shards: Path, tmp_path: Path, zero: in
         config = tiny(tiny_shards, "short", drop_path=0.0, epochs=0.5, **knobs)
         train(alone(), config, tmp_path / name)
     assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "eager"), abs=1e-4)
-    states = [read_state(weights_file(tmp_path / name)) for name in ("eager", "compiled")]
+    states = [read_state(find_weights(tmp_path / name)) for name in ("eager", "compiled")]
     assert states[0].keys() == states[1].keys()
     trainer = Trainer(config, tmp_path / "compiled", Index.load(tiny_shards), alone())
     method = build_method(config, num_classes=NUM_CLASSES)

@@ -12,17 +12,18 @@ import yaml
 from wsol_dist.cli import main
 from wsol_dist.columns.clusters import PreparingSet
 from wsol_dist.columns.patch_embeddings import PatchEmbedder
-from wsol_dist.commands.evaluate import load_work
 from wsol_dist.data.shards.columns import Column
 from wsol_dist.data.shards.index import Index
 from wsol_dist.data.stream.stream import ShardReader
 from wsol_dist.errors import UserError
+from wsol_dist.evaluator.work import plan_work
 from wsol_dist.methods.cam.network import CAM
 from wsol_dist.methods.molt.network import MOLT
 from wsol_dist.methods.segmenter.network import Segmenter
 from wsol_dist.methods.ts_cam.network import TSCAM
 from wsol_dist.processes.ranks import Ranks
 from wsol_dist.regions.kmeans import KMeans, KMeansConfig
+from wsol_dist.runs.opening import open_run
 
 SIZE_PX = 24
 
@@ -85,7 +86,7 @@ def test_the_column_holds_clusters_of_colour_place_and_embedding(
     column, reader = Column.open(tmp_path / "labels", index), ShardReader(index, "val")
     config = KMeansConfig(size_px=SIZE_PX, clusters=6, embedding=3.0)
     backend = KMeans(config)
-    embedder = PatchEmbedder(load_work(str(recipe), index=str(tiny_shards), splits=("val",)), Ranks())
+    embedder = PatchEmbedder(plan_work(open_run(recipe), index=str(tiny_shards), splits=("val",)), Ranks())
     moved = 0
     for row in (0, 11, 23):
         item = PreparingSet(reader, backend)[row]

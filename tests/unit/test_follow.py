@@ -311,7 +311,7 @@ def test_more_mistakes(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(run), "--step", "best"]) == 2
     assert "has no best.json" in capsys.readouterr().err
     assert main(["evaluate", str(run), "--step", "newest"]) == 2
-    assert "the number of a step, or best" in capsys.readouterr().err
+    assert "the number of a step, best or last" in capsys.readouterr().err
 
 
 def test_what_the_submitted_evaluator_is_told() -> None:

@@ -12,7 +12,8 @@ import pytest
 from tests.hue import config, write_checkpoint, write_run
 from wsol_dist.cli import main
 from wsol_dist.columns.search import Search, draw
-from wsol_dist.commands.evaluate import load_work
+from wsol_dist.evaluator.work import plan_work
+from wsol_dist.runs.opening import open_run
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def test_draws_depend_on_seed_and_number_only_and_fit_their_backends(
 ) -> None:
     from wsol_dist.regions.cluster import backend_class
 
-    work = load_work(str(run_folder), index=str(tiny_shards), splits=("val",))
+    work = plan_work(open_run(run_folder), index=str(tiny_shards), splits=("val",))
     given = Search(
         work=work,
         out=Path(),

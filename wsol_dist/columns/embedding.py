@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -19,6 +18,7 @@ from wsol_dist.data.images.transforms import normalise
 from wsol_dist.data.shards.columns import About
 from wsol_dist.data.shards.index import Index
 from wsol_dist.data.stream.stream import evaluation_batches
+from wsol_dist.files import sha256_of
 from wsol_dist.models.backbones import build_cnn
 from wsol_dist.models.clip import load_clip, text_embeddings
 from wsol_dist.models.config import CLIPConfig, CNNConfig, TextConfig
@@ -161,8 +161,7 @@ def _weights_name(given: str) -> str:
     path = Path(given)
     if not path.is_file():
         return given
-    with path.open("rb") as file:
-        return f"{path.name} (sha256 {hashlib.file_digest(file, 'sha256').hexdigest()[:12]})"
+    return f"{path.name} (sha256 {sha256_of(path)[:12]})"
 
 
 def _images(task: Embedding, index: Index, encoder: ImageEncoder, device: torch.device) -> Values:

@@ -16,7 +16,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from wsol_dist.atomic import write_atomically
 from wsol_dist.columns.clusters import label_rows
 from wsol_dist.data.shards.index import Index
 from wsol_dist.data.stream.stream import ShardReader
@@ -25,6 +24,7 @@ from wsol_dist.evaluator.evaluate import predicted
 from wsol_dist.evaluator.refined import open_labels
 from wsol_dist.evaluator.scoring import load_method
 from wsol_dist.evaluator.work import Work
+from wsol_dist.files import write_atomically
 from wsol_dist.metrics.base import Scored
 from wsol_dist.metrics.bootstrap import paired_gain
 from wsol_dist.metrics.registry import make_metrics

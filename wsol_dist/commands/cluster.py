@@ -18,8 +18,9 @@ from wsol_dist.columns.options import add_column_options, open_source
 from wsol_dist.data.packing.parallel import num_cores
 from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
-from wsol_dist.options import parse_knobs, part_of, split_arguments
+from wsol_dist.options import add_step_option, parse_knobs, part_of, split_arguments
 from wsol_dist.regions.cluster import BACKENDS, ClusterConfig, backend_class
+from wsol_dist.runs.opening import open_run, print_chosen
 
 if TYPE_CHECKING:
     from wsol_dist.columns.clusters import Labelling
@@ -75,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         help="faiss: cluster by this localizer's patch embeddings too (--embedding is their weight)",
     )
     add("--init", type=Path, help="weights of --embeddings and of --run: a file, or a run folder")
+    add_step_option(parser)
     add("--run", help="--show: run folder or recipe whose maps are shown")
     add("--alpha", type=float, default=0.5, help="--show: refine.alpha; default 0.5")
     add(
@@ -126,16 +128,24 @@ def localizer(own: argparse.Namespace, config: ClusterConfig, splits: Sequence[s
         return None
     if not backend_class(own.backend).takes_embeddings:
         raise UserError(f"--embeddings: --backend {own.backend} clusters without; give --backend faiss")
-    from wsol_dist.commands.evaluate import load_work
     from wsol_dist.methods.base import Method
     from wsol_dist.registry import METHODS, method_class
 
-    work = load_work(own.embeddings, index=own.index, splits=splits, init=own.init)
+    work = _work(own, own.embeddings, splits)
     name = work.config.method_name
     if method_class(name).patch_embeddings is Method.patch_embeddings:
         able = [one for one in METHODS if method_class(one).patch_embeddings is not Method.patch_embeddings]
         raise UserError(f"--embeddings: method {name!r} gives no patch embeddings; {', '.join(able)} do")
     return work
+
+
+def _work(own: argparse.Namespace, target: str, splits: Sequence[str]) -> Work:
+    """A localizer with the weights that --step and --init choose."""
+    from wsol_dist.evaluator.work import plan_work
+
+    opened = open_run(target, step=own.step, init=own.init)
+    print_chosen(opened)
+    return plan_work(opened, index=own.index, splits=splits)
 
 
 def knobs(backend: str, rest: list[str]) -> ClusterConfig:
@@ -168,7 +178,6 @@ def _say(task: Labelling) -> int:
 def _show(own: argparse.Namespace, rest: list[str]) -> int:
     """`--show`: pictures instead of label maps."""
     from wsol_dist.columns.show import Wanted, find, show
-    from wsol_dist.commands.evaluate import load_work
 
     if not own.index:
         raise UserError("--index is needed: wsol cluster --show ID --index SHARDS")
@@ -179,7 +188,7 @@ def _show(own: argparse.Namespace, rest: list[str]) -> int:
     config = knobs(own.backend, rest)
     index = Index.load(own.index)
     splits = sorted({find(index, one)[0] for one in own.show})
-    work = load_work(own.run, index=own.index, splits=splits, init=own.init) if own.run else None
+    work = _work(own, own.run, splits) if own.run else None
     threshold = work.config.evaluate.threshold if work and own.threshold is None else own.threshold
     wanted = Wanted(
         index=index,

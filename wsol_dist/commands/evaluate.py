@@ -1,9 +1,10 @@
 """Score a run or a recipe's weights: wsol evaluate RUN|RECIPE --index SHARDS --split val,test [overrides].
 
-RUN is a run folder, of which the newest checkpoint (or --step) is scored; RECIPE a recipe's name or .yaml
-file, whose weights are what it names itself or --init. Results go into RUN/eval. The held-out split (val.split)
-chooses the threshold that other splits then get. With --follow every checkpoint of RUN is scored on the held-out
-split while training goes on, <RUN>/best.json names the best, and it ends when training does.
+RUN is a run folder, of which the best checkpoint known is scored, else the newest (--step for another), or a folder of
+wsol export; RECIPE a recipe's name or .yaml file, whose weights are what it names itself or --init. Results go into
+RUN/eval. The held-out split (val.split) chooses the threshold that other splits then get. With --follow every
+checkpoint of RUN is scored on the held-out split while training goes on, <RUN>/best.json names the best, and it ends
+when training does.
 """
 
 from __future__ import annotations
@@ -11,22 +12,18 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
-from wsol_dist.launching.requeue import is_first_rank, requeue
-from wsol_dist.options import check_least, names_of, split_arguments
+from wsol_dist.launching.requeue import requeue
+from wsol_dist.options import add_step_option, check_least, names_of, split_arguments
+from wsol_dist.processes.environment import is_first_rank
 from wsol_dist.processes.first_error import told_once
 from wsol_dist.processes.stop import STOPPED, STOPPED_LINE, Stop
-from wsol_dist.recipe import Config, from_dict, load, override, read_yaml, recipe_names
-
-if TYPE_CHECKING:
-    from wsol_dist.evaluator.work import Work
+from wsol_dist.recipe import Config, recipe_names
+from wsol_dist.runs.opening import open_run, print_chosen, read_target
 
 WAIT_FOR_RUN_S = 1800.0
 """How long --follow waits for a run folder: its job may start before that of the training made one."""
@@ -47,13 +44,23 @@ def main(argv: list[str]) -> int:
 
 def score_run(own: argparse.Namespace, rest: list[str]) -> int:
     """Check what was given, then score."""
-    work = plan(own, rest)
-    from wsol_dist.evaluator.choose_threshold import check_thresholds
-    from wsol_dist.evaluator.scoring import run
-    from wsol_dist.processes.spawn import spawn
+    if own.final_split:
+        raise UserError("--final-split: goes with --follow; without it --split names what is scored")
+    opened = open_run(own.target, step=own.step, init=own.init, overrides=rest)
+    # They import torch: after the flags are checked.
+    from wsol_dist.evaluator.scoring import score_work
+    from wsol_dist.evaluator.work import plan_work
 
-    check_thresholds(work)
-    spawn(run, own.procs, work, folder=work.folder)
+    work = plan_work(
+        opened,
+        splits=names_of(own.split) or ("test",),
+        index=own.index,
+        threshold=own.threshold,
+        out=own.out,
+        save_maps=own.save_maps,
+    )
+    print_chosen(opened)
+    score_work(work, procs=own.procs)
     return 0
 
 
@@ -68,29 +75,12 @@ def follow_run(own: argparse.Namespace, rest: list[str]) -> int:
         raise UserError(f"{folder}: --follow: no run folder, not even after {WAIT_FOR_RUN_S / 60:g} minutes")
     from wsol_dist.evaluator.choose_threshold import check_thresholds
     from wsol_dist.evaluator.follow import Following, follow
-    from wsol_dist.evaluator.identity import identify
-    from wsol_dist.evaluator.work import Work
+    from wsol_dist.evaluator.work import plan_follow
     from wsol_dist.processes.spawn import spawn
 
-    config = config_of(own.target, rest)
-    index, val = own.index or config.data.index, config.val.split
-    final = names_of(own.final_split)
-    check(config, index, splits=(val, *final), weights=None)
-    check_threshold(own.threshold)
-    if val in final:
-        raise UserError(f"--final-split: {val!r} is the held-out split, which is scored anyway; name another")
-    work = Work(
-        config=config,
-        identity=identify(config, index, weights=None, whole=True),
-        index=index,
-        splits=(val, *final),
-        weights=None,
-        whole=True,
-        step=0,
-        checkpoint="",
-        threshold=own.threshold,
-        folder=folder,
-    )
+    config, final = read_target(own.target, rest), names_of(own.final_split)
+    index = own.index or config.data.index
+    work = plan_follow(folder, config, index=index, final_splits=final, threshold=own.threshold)
     check_thresholds(work)
     task = Following(work=work, final_splits=final, final=own.final)
     # Nothing is lost by an end in the middle of a checkpoint: the job that goes on scores it from its start.
@@ -139,9 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, help="folder that gets eval/; default RUN, or runs/NAME for a recipe"
     )
-    parser.add_argument(
-        "--step", help="score this checkpoint of RUN, a number or best, instead of the newest"
-    )
+    add_step_option(parser)
     parser.add_argument(
         "--save-maps", action="store_true", help="keep the score maps as well: 8-bit tars below RUN/eval"
     )
@@ -151,160 +139,3 @@ def _parser() -> argparse.ArgumentParser:
         "--final", choices=("best", "last"), default="best", help="--follow: checkpoint for --final-split"
     )
     return parser
-
-
-def load_work(
-    target: str, *, index: str, splits: Sequence[str], init: Path | None = None, overrides: Sequence[str] = ()
-) -> Work:
-    """What `wsol evaluate TARGET` would score: for other commands that want a run's or recipe's maps.
-
-    Raises:
-        UserError: as `plan`.
-    """
-    words = [target, "--index", index, "--split", ",".join(splits), *overrides]
-    return plan(*split_arguments(_parser(), [*words, *(("--init", str(init)) if init else ())]))
-
-
-def held_out_split(target: str, overrides: list[str]) -> str:
-    """`val.split` of a run folder or recipe."""
-    return config_of(target, overrides).val.split
-
-
-def plan(own: argparse.Namespace, rest: list[str]) -> Work:
-    """Check what was given and find the weights.
-
-    Raises:
-        UserError: what does not exist or does not fit, and how to mend it.
-    """
-    if own.final_split:
-        raise UserError("--final-split: goes with --follow; without it --split names what is scored")
-    target = Path(own.target)
-    is_run = (target / "config.yaml").is_file()
-    config = config_of(own.target, rest)
-    # They import torch: after the flags are checked.
-    from wsol_dist.evaluator.identity import identify
-    from wsol_dist.evaluator.work import Work
-
-    weights, step, checkpoint = find_weights(own, target if is_run else None)
-    splits = names_of(own.split) or ("test",)
-    index = own.index or config.data.index
-    check(config, index, splits=splits, weights=weights)
-    check_threshold(own.threshold)
-    if own.save_maps and Index.load(index, check_files=False).multi_label:
-        raise UserError(
-            f"--save-maps: images in {index} have several classes, and the map of one would be kept; leave it out "
-            "(wsol pseudo-label writes label maps)"
-        )
-    whole = is_run and own.init is None
-    return Work(
-        config=config,
-        identity=identify(config, index, weights=weights, whole=whole),
-        index=index,
-        splits=splits,
-        weights=weights,
-        whole=whole,
-        step=step,
-        checkpoint=checkpoint,
-        threshold=own.threshold,
-        folder=own.out or (target if is_run else Path("runs") / config.name),
-        save_maps=own.save_maps,
-    )
-
-
-def config_of(target: str, overrides: list[str]) -> Config:
-    """The configuration of a run folder or recipe.
-
-    Raises:
-        UserError: it is neither.
-    """
-    folder = Path(target)
-    if (folder / "config.yaml").is_file():
-        raw = read_yaml(folder / "config.yaml")
-        return override(from_dict(raw, origin=target), overrides, prog=f"wsol evaluate {target}")
-    if folder.is_dir():
-        raise UserError(
-            f"{target}: no config.yaml in it: no run folder; recipes: {', '.join(recipe_names())}"
-        )
-    return load(target, overrides)
-
-
-def find_weights(own: argparse.Namespace, run_folder: Path | None) -> tuple[Path | None, int, str]:
-    """The weight file, the step it was written at (0 for other files), and its name for people."""
-    from wsol_dist.runs import checkpoint
-    from wsol_dist.runs.model import weights_file
-
-    if own.step is not None and (run_folder is None or own.init is not None):
-        raise UserError("--step: chooses a checkpoint of a RUN; it goes with neither a recipe nor --init")
-    if own.init is not None:
-        return weights_file(own.init), 0, own.init.name
-    if run_folder is None:
-        return None, 0, "the recipe's own weights"
-    steps = {checkpoint.step_of(path): path for path in checkpoint.complete_checkpoints(run_folder)}
-    if not steps:
-        raise UserError(f"{run_folder}: no complete checkpoint yet; train it, or give weights with --init")
-    step = max(steps) if own.step is None else wanted_step(own.step, run_folder)
-    if step not in steps:
-        raise UserError(f"--step: {run_folder} has no checkpoint {step}; it has {', '.join(map(str, steps))}")
-    weights = checkpoint.evaluated_weights(steps[step])
-    averaged = " (averaged weights, train.ema)" if weights.name == checkpoint.EMA_WEIGHTS else ""
-    return weights, step, f"{steps[step].name}{averaged}"
-
-
-def wanted_step(given: str, run_folder: Path) -> int:
-    """The number behind `--step`.
-
-    Raises:
-        UserError: neither a number nor best; no best is known yet.
-    """
-    from wsol_dist.runs.run_state import BEST_FILE, read_best
-
-    if given.isdigit():
-        return int(given)
-    if given != "best":
-        raise UserError(f"--step: given {given!r}; allowed: the number of a step, or best")
-    best = read_best(run_folder)
-    if best is None:
-        raise UserError(
-            f"--step best: {run_folder} has no {BEST_FILE}; wsol evaluate {run_folder} --follow finds the best"
-        )
-    return int(best["step"])
-
-
-def check(config: Config, index_dir: str, *, splits: tuple[str, ...], weights: Path | None) -> None:
-    """Every contradiction between recipe, weights and shards that can be seen beforehand.
-
-    Raises:
-        UserError: the first of them.
-    """
-    from wsol_dist.runs.model import check_belongs, check_classes
-
-    if not index_dir:
-        raise UserError("--index: no shards given and none in the recipe; add --index FOLDER")
-    index = Index.load(index_dir)
-    index.check_splits(splits or ("",))
-    from wsol_dist.evaluator.refined import check_refine
-
-    check_refine(config.refine, index, splits)
-    cure = "give the shards that belong to it with --index"
-    if config.data.num_classes not in (None, len(index.classes)):
-        raise UserError(
-            f"the recipe (data.num_classes) is for {config.data.num_classes} classes, the shards in {index_dir} "
-            f"have {len(index.classes)}; {cure}"
-        )
-    if weights is not None:
-        check_belongs(weights, config.method_name)
-        check_classes(weights, index, cure=cure)
-
-
-def check_threshold(given: str | None) -> None:
-    """Refuse anything but the words and numbers in [0, 1)."""
-    if given in (None, "val", "oracle", "fixed"):
-        return
-    try:
-        value = float(given or "")
-    except ValueError:
-        raise UserError(
-            f"--threshold: given {given!r}; allowed: val, oracle, fixed or a number in [0, 1)"
-        ) from None
-    if not 0 <= value < 1:
-        raise UserError(f"--threshold: given {given}, a number must be in [0, 1)")

@@ -51,9 +51,7 @@ def _steps(own: argparse.Namespace, run: Path, started: Started) -> int:
         return code
     extra = steps.scored_with_fixed(index)
     if extra and not steps.is_scored(run, extra):
-        from wsol_dist.commands import evaluate
-
-        evaluate.main([str(run), "--split", ",".join(extra), "--threshold", "fixed"])
+        steps.score_with_fixed(run, extra)
     steps.report(run)
     for line in steps.verdict(started, run, splits + extra):
         print(line)

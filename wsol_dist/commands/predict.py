@@ -18,7 +18,7 @@ from wsol_dist.options import add_model_options, check_least, check_top_k, names
 
 if TYPE_CHECKING:
     from wsol_dist.prediction.inputs import Inputs
-    from wsol_dist.prediction.opening import Opened
+    from wsol_dist.prediction.opening import OpenedModel
     from wsol_dist.prediction.predict import Asked, Work
 
 FORMATS = "coco"
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     from wsol_dist.prediction.predict import run
     from wsol_dist.processes.spawn import spawn
 
-    print(f"{work.opened.weights}: {work.opened.method_name}, {len(work.opened.classes)} classes")
+    print(f"{work.opened.chosen}: {work.opened.method_name}, {len(work.opened.classes)} classes")
     print(f"boxes and masks, made as topk_loc scores them: {work.opened.threshold_why}", flush=True)
     spawn(run, own.procs, work)
     return 0
@@ -87,7 +87,7 @@ def plan(own: argparse.Namespace) -> Work:
     )
 
 
-def _settings(opened: Opened, asked: Asked, inputs: Inputs) -> dict[str, Any]:
+def _settings(opened: OpenedModel, asked: Asked, inputs: Inputs) -> dict[str, Any]:
     """What predictions depend on: those of other settings are not gone on with."""
     from wsol_dist.data.shards.index import Index
 

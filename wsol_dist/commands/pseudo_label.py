@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 from wsol_dist.columns.options import add_column_options, open_source
 from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
-from wsol_dist.options import parse_knobs, split_arguments
+from wsol_dist.options import add_step_option, parse_knobs, split_arguments
+from wsol_dist.runs.opening import open_run, print_chosen
 
 if TYPE_CHECKING:
     from wsol_dist.columns.pseudo_labels import LabelConfig, PseudoLabelling
@@ -60,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     add_column_options(parser, what="label maps", procs=1, procs_help="1")
     parser.set_defaults(split=None)
     parser.add_argument("--init", type=Path, help="weights: a file, or a run folder")
-    parser.add_argument("--step", help="a checkpoint of RUN, a number or best, instead of the newest")
+    add_step_option(parser)
     parser.add_argument("--threshold", help="val, fixed (the recipe's) or a number in [0, 1); default val")
     return parser
 
@@ -71,26 +72,18 @@ def plan(own: argparse.Namespace, rest: list[str]) -> PseudoLabelling:
     Raises:
         UserError: what does not exist or does not fit, and how to mend it.
     """
-    from wsol_dist.commands.evaluate import config_of, load_work
-
     knobs, overrides = _parted(rest)
-    recipe = config_of(own.target, overrides)
+    opened = open_run(own.target, step=own.step, init=own.init, overrides=overrides)
     # It imports torch: after the recipe is read.
     from wsol_dist.columns.pseudo_labels import PseudoLabelling, check_labelling
+    from wsol_dist.evaluator.work import plan_work
 
     config = _knobs(knobs)
-    own.index = own.index or recipe.data.index
-    own.split = own.split or recipe.data.train_split
+    own.index = own.index or opened.config.data.index
+    own.split = own.split or opened.config.data.train_split
     index, splits = open_source(own, usage="wsol pseudo-label RUN --index SHARDS --out LABELS")
-    given = [
-        word
-        for name in ("step", "threshold")
-        if getattr(own, name)
-        for word in (f"--{name}", getattr(own, name))
-    ]
-    work = load_work(
-        own.target, index=own.index, splits=splits, init=own.init, overrides=[*overrides, *given]
-    )
+    print_chosen(opened)
+    work = plan_work(opened, index=own.index, splits=splits, threshold=own.threshold)
     check_labelling(work, index)
     return PseudoLabelling(
         work=work,

@@ -11,8 +11,8 @@ import argparse
 import json
 from pathlib import Path
 
-from wsol_dist.atomic import write_atomically
 from wsol_dist.errors import UserError
+from wsol_dist.files import write_atomically
 
 RECORD, PAGE = "quality.json", "quality.html"
 

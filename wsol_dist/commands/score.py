@@ -84,11 +84,10 @@ def plan(own: argparse.Namespace, rest: list[str]) -> GivenWork:
     Raises:
         UserError: what does not exist or does not fit, and how to mend it.
     """
-    from wsol_dist.commands.evaluate import check_threshold
     from wsol_dist.evaluator.given_maps import Given, GivenWork
     from wsol_dist.evaluator.identity import Identity, curve_knobs
     from wsol_dist.evaluator.refined import check_refine, refine_settings
-    from wsol_dist.evaluator.work import Work
+    from wsol_dist.evaluator.work import Work, check_threshold
     from wsol_dist.methods.config import MethodConfig
 
     knobs = parse_knobs(Knobs, rest, prog="wsol score")

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsol_dist.errors import UserError, did_you_mean
-from wsol_dist.options import check_least, names_of, part_of, split_arguments
+from wsol_dist.options import add_step_option, check_least, names_of, part_of, split_arguments
 from wsol_dist.recipe import recipe_names
 from wsol_dist.regions.cluster import BACKENDS
+from wsol_dist.runs.opening import open_run, print_chosen
 
 if TYPE_CHECKING:
     from wsol_dist.columns.search import Search
@@ -47,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("target", metavar="RUN|RECIPE", help="run folder, name of a recipe, or .yaml file")
     add("--init", type=Path, help="weights: a file, or a run folder")
+    add_step_option(parser)
     add("--index", required=True, help="folder of the shards")
     add("--out", type=Path, required=True, help="folder that gets the trials")
     add("--trials", type=int, default=30, help="default 30")
@@ -67,20 +69,21 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Search:
     Raises:
         UserError: what does not exist or does not fit, and how to mend it.
     """
-    from wsol_dist.commands.evaluate import held_out_split, load_work
-
     check_least(own, {"trials": 1, "seed": 0, "workers": 0, "images": 1, "size_px": 2})
     backends = names_of(own.backends)
     for name in backends:
         if name not in BACKENDS:
             raise UserError(f"--backends: unknown backend {name!r}; {did_you_mean(name, sorted(BACKENDS))}")
-    split = held_out_split(own.target, rest)
+    opened = open_run(own.target, step=own.step, init=own.init, overrides=rest)
+    split = opened.config.val.split
     # They import torch: after the flags are checked.
     from wsol_dist.columns.search import Search
     from wsol_dist.data.shards.index import Index
     from wsol_dist.evaluator.refined import open_labels
+    from wsol_dist.evaluator.work import plan_work
 
-    work = load_work(own.target, index=own.index, splits=(split,), init=own.init, overrides=rest)
+    print_chosen(opened)
+    work = plan_work(opened, index=own.index, splits=(split,))
     if work.config.refine.labels is not None:
         raise UserError(
             "refine.labels: the search makes its own label maps; give --labels to search alpha only"

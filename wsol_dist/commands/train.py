@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsol_dist.launching.requeue import is_first_rank, requeue
+from wsol_dist.launching.requeue import requeue
+from wsol_dist.processes.environment import is_first_rank
 from wsol_dist.processes.first_error import told_once
 from wsol_dist.processes.stop import STOPPED, STOPPED_LINE, Stop
 from wsol_dist.recipe import Config, parse_with_recipe

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wsol_dist.evaluator.choose_threshold import threshold_for
-from wsol_dist.evaluator.identity import Identity, sha256_of
+from wsol_dist.evaluator.identity import Identity
 from wsol_dist.evaluator.publish import log_missing, publish, scored_records, update_best
 from wsol_dist.evaluator.scoring import check_broken, load_method, open_log, score
 from wsol_dist.evaluator.work import Work
+from wsol_dist.files import sha256_of
 from wsol_dist.log.jsonl import METRICS_FILE
 from wsol_dist.log.track import Track
 from wsol_dist.methods.base import Method

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from wsol_dist.config.evaluate import EvaluateConfig
 from wsol_dist.data.shards.index import Index
 from wsol_dist.evaluator.refined import refine_settings
+from wsol_dist.files import sha256_of
 from wsol_dist.recipe import Config, to_dict
 
 
@@ -82,12 +82,6 @@ def identify(config: Config, index: str, *, weights: Path | None, whole: bool) -
 def curve_knobs(config: EvaluateConfig) -> dict[str, Any]:
     """The evaluator's knobs that change its curves."""
     return {name: getattr(config, name) for name in ("size_px", "normalise", "strict_gt_known")}
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file of any length, in little memory."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import simplejpeg
 
-from wsol_dist.atomic import write_atomically
 from wsol_dist.errors import UserError
 from wsol_dist.evaluator.cases import Case
 from wsol_dist.evaluator.evaluate import Evaluation
 from wsol_dist.evaluator.identity import Identity
+from wsol_dist.files import write_atomically
 from wsol_dist.metrics import threshold as thresholds
 from wsol_dist.metrics.threshold import Threshold
 from wsol_dist.report.draw import draw_case

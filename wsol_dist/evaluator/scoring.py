@@ -10,25 +10,36 @@ from pathlib import Path
 
 import torch
 
-from wsol_dist.atomic import write_atomically
 from wsol_dist.data.images.broken import BrokenImages, name_some
 from wsol_dist.data.shards.index import Index
 from wsol_dist.evaluator import record
-from wsol_dist.evaluator.choose_threshold import threshold_for, transferable
+from wsol_dist.evaluator.choose_threshold import check_thresholds, threshold_for, transferable
 from wsol_dist.evaluator.evaluate import SaveMaps, evaluate_checkpoint
 from wsol_dist.evaluator.evaluation import Evaluation
 from wsol_dist.evaluator.publish import publish
 from wsol_dist.evaluator.save_maps import map_column
 from wsol_dist.evaluator.work import Work
+from wsol_dist.files import write_atomically
 from wsol_dist.log.track import Track
 from wsol_dist.methods.base import Method
 from wsol_dist.metrics.threshold import Threshold
 from wsol_dist.models.weights import load_checked, read_state
 from wsol_dist.processes.ranks import Ranks
+from wsol_dist.processes.spawn import spawn
 from wsol_dist.recipe import dump, to_dict
 from wsol_dist.runs.model import build_method
 
 PROGRESS_EVERY_S = 10.0
+
+
+def score_work(work: Work, *, procs: int) -> None:
+    """Score on some processes of this machine.
+
+    Raises:
+        UserError: the held-out split is to choose a threshold, and did not.
+    """
+    check_thresholds(work)
+    spawn(run, procs, work, folder=work.folder)
 
 
 def run(ranks: Ranks, work: Work) -> None:

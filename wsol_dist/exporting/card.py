@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wsol_dist.evaluator.history import TEST_SCORINGS_FILE
-from wsol_dist.prediction.opening import Opened
+from wsol_dist.prediction.opening import OpenedModel
 from wsol_dist.report.run_data import EvalRecord, read_run
 from wsol_dist.report.view import LABELS, threshold_text, value_text
 
@@ -22,7 +22,7 @@ tags: [weakly-supervised-object-localization]
 
 
 def write_card(
-    opened: Opened, about: dict[str, Any], *, raw: dict[str, Any], formats: tuple[str, ...]
+    opened: OpenedModel, about: dict[str, Any], *, raw: dict[str, Any], formats: tuple[str, ...]
 ) -> str:
     """The card as Markdown.
 
@@ -42,7 +42,7 @@ def write_card(
     return "\n".join(parts)
 
 
-def _what(opened: Opened, about: dict[str, Any]) -> str:
+def _what(opened: OpenedModel, about: dict[str, Any]) -> str:
     names = ", ".join(opened.classes[:SHOWN_CLASSES])
     more = f" and {len(opened.classes) - SHOWN_CLASSES} more" if len(opened.classes) > SHOWN_CLASSES else ""
     return f"""A localizer trained on image labels only, without boxes: the method `{opened.method_name}` of wsol_dist.
@@ -56,7 +56,7 @@ def _what(opened: Opened, about: dict[str, Any]) -> str:
 """
 
 
-def _use(opened: Opened, about: dict[str, Any], formats: tuple[str, ...]) -> str:
+def _use(opened: OpenedModel, about: dict[str, Any], formats: tuple[str, ...]) -> str:
     text = """## Use
 
 ```python
@@ -102,7 +102,7 @@ origin: torch does not promise that reading one is safe.
     return text
 
 
-def _scores(opened: Opened) -> str:
+def _scores(opened: OpenedModel) -> str:
     records = [
         one for one in read_run(opened.path).records if one.raw.get("weights") == opened.weights_sha256
     ]
@@ -142,7 +142,7 @@ def _test_scorings(run: Path) -> int:
         return 0
 
 
-def _training(opened: Opened, raw: dict[str, Any]) -> str:
+def _training(opened: OpenedModel, raw: dict[str, Any]) -> str:
     train, data = raw.get("train") or {}, raw.get("data") or {}
     knobs = ", ".join(f"{name} {train[name]}" for name in TRAINED if train.get(name) is not None)
     before = [

@@ -20,7 +20,6 @@ import yaml
 from safetensors import SafetensorError
 
 from wsol_dist.errors import UserError
-from wsol_dist.evaluator.identity import sha256_of
 from wsol_dist.exporting.card import write_card
 from wsol_dist.exporting.graph import (
     INPUT,
@@ -31,9 +30,11 @@ from wsol_dist.exporting.graph import (
     save_program,
     to_program,
 )
-from wsol_dist.prediction.opening import CONFIG_FILE, MODEL_FILE, MODEL_SCHEMA, SUMS_FILE, Opened, build
+from wsol_dist.files import sha256_of
+from wsol_dist.prediction.opening import OpenedModel, build
 from wsol_dist.recipe import read_yaml, to_dict
 from wsol_dist.runs.checkpoint import WEIGHTS, save_weights, sync
+from wsol_dist.runs.opening import CONFIG_FILE, MODEL_FILE, MODEL_SCHEMA, SUMS_FILE
 from wsol_dist.version import __version__
 
 FORMATS = ("onnx", "torch")
@@ -57,7 +58,7 @@ class Exported:
     """Of SHA256SUMS: stands for the whole folder."""
 
 
-def export(opened: Opened, out: Path, *, formats: tuple[str, ...] = FORMATS, top_k: int = 1) -> Exported:
+def export(opened: OpenedModel, out: Path, *, formats: tuple[str, ...] = FORMATS, top_k: int = 1) -> Exported:
     """Write the folder.
 
     Args:
@@ -159,7 +160,7 @@ def _folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _about(opened: Opened, deployed: Deployed) -> dict[str, Any]:
+def _about(opened: OpenedModel, deployed: Deployed) -> dict[str, Any]:
     """`model.json`: what a program needs to know beside the weights."""
     threshold = opened.threshold
     return {
@@ -177,7 +178,7 @@ def _about(opened: Opened, deployed: Deployed) -> dict[str, Any]:
     }
 
 
-def _config_text(opened: Opened) -> str:
+def _config_text(opened: OpenedModel) -> str:
     """What is needed to build the method again and to make boxes of its maps; nothing of the training."""
     plain = to_dict(opened.config)
     kept = {name: plain[name] for name in ("name", "seed", "method", "evaluate")}

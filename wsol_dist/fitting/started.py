@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsol_dist.atomic import write_atomically
 from wsol_dist.errors import UserError
+from wsol_dist.files import write_atomically
 
 FILE = "fit.json"
 

@@ -119,6 +119,15 @@ def train_and_score(started: Started, run: Path, splits: tuple[str, ...], *, pro
     return submission.main(words + ([] if procs is None else ["--procs-per-node", str(procs)]))
 
 
+def score_with_fixed(run: Path, splits: tuple[str, ...]) -> None:
+    """Score the last checkpoint at the recipe's threshold."""
+    from wsol_dist.evaluator.scoring import score_work
+    from wsol_dist.evaluator.work import plan_work
+    from wsol_dist.runs.opening import open_run
+
+    score_work(plan_work(open_run(run, step="last"), splits=splits, threshold="fixed"), procs=1)
+
+
 def report(run: Path) -> None:
     """The page of the run."""
     from wsol_dist.report.page import write_report

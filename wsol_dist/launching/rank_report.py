@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from wsol_dist.atomic import write_atomically
 from wsol_dist.config.data import DataConfig
 from wsol_dist.data.shards.index import Index
 from wsol_dist.data.stream.order import TrainingOrder, rank_share, steps_per_epoch
 from wsol_dist.errors import RankError, UserError
+from wsol_dist.files import write_atomically
 from wsol_dist.recipe import read_yaml
 from wsol_dist.training.memory import GIB, free_memory
 

@@ -10,11 +10,6 @@ SCONTROL_S = 60.0
 BY_HAND = "the same command goes on from the newest checkpoint"
 
 
-def is_first_rank() -> bool:
-    """Whether this process is rank 0, of its launcher or of its SLURM step; asked before torch is there."""
-    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
-
-
 def requeue(*, limit: int) -> str:
     """Put the SLURM job of this process back into the queue; one rank calls it, with everything written.
 

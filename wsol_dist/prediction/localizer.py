@@ -16,7 +16,7 @@ from wsol_dist.data.images.transforms import normalise, squash
 from wsol_dist.errors import UserError
 from wsol_dist.methods.base import Localization
 from wsol_dist.prediction.boxes import BoxRule, Which, find_boxes
-from wsol_dist.prediction.opening import Opened, build, class_number, open_model
+from wsol_dist.prediction.opening import OpenedModel, build, class_number, open_model
 from wsol_dist.prediction.results import LocalizedClass, LocalizedImage
 from wsol_dist.regions.boxes import NonFiniteMapError
 
@@ -35,7 +35,7 @@ def load(
     """A trained model from a run folder or a folder of `wsol export`. Runs no code from there.
 
     Args:
-        step: of a run: the number of a checkpoint or `best`; None for the best where one is known, else the newest.
+        step: of a run: the number of a checkpoint, `best` or `last`; None for the best that is known, else the newest.
         threshold: of boxes and masks, in [0, 1); None for the one that the held-out split chose.
         device: None for the GPU where there is one.
         trust_code: allow the configuration to name a method outside of the registry, which is imported.
@@ -57,7 +57,7 @@ class Localizer:
     `classes` are the names by number, `threshold` is what boxes and masks are made with and where it comes from.
     """
 
-    def __init__(self, opened: Opened, *, device: torch.device) -> None:
+    def __init__(self, opened: OpenedModel, *, device: torch.device) -> None:
         self.opened, self.device = opened, device
         self.classes, self.threshold = opened.classes, opened.threshold
         self.method = build(opened, device)

@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsol_dist.atomic import write_atomically
 from wsol_dist.data.images.broken import name_some
 from wsol_dist.data.images.decode import DecodeError, decode_rgb
 from wsol_dist.data.images.transforms import squash
 from wsol_dist.errors import UserError
+from wsol_dist.files import write_atomically
 from wsol_dist.log.progress import progress
 from wsol_dist.prediction.boxes import Which
 from wsol_dist.prediction.inputs import ImageItem, Inputs, Stamp
 from wsol_dist.prediction.localizer import Localizer
-from wsol_dist.prediction.opening import Opened
+from wsol_dist.prediction.opening import OpenedModel
 from wsol_dist.prediction.record import Parts, Predictions, rows_of, write_record
 from wsol_dist.prediction.results import LocalizedImage
 from wsol_dist.prediction.writers import PICTURE_FORMATS, RECORD, draw_formats, write_formats
@@ -49,7 +49,7 @@ class Asked:
 class Work:
     """What the ranks are to do; picklable."""
 
-    opened: Opened
+    opened: OpenedModel
     inputs: Inputs
     out: Path
     asked: Asked

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wsol_dist.atomic import write_atomically
 from wsol_dist.errors import UserError
+from wsol_dist.files import write_atomically
 from wsol_dist.prediction.inputs import ImageItem, Inputs, Stamp
 from wsol_dist.prediction.results import Box, LocalizedClass, LocalizedImage
 

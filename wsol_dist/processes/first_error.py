@@ -25,8 +25,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
-from wsol_dist.atomic import write_atomically
 from wsol_dist.errors import as_user_error
+from wsol_dist.files import write_atomically
 
 if TYPE_CHECKING:
     from wsol_dist.processes.ranks import Ranks

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsol_dist.atomic import write_atomically
+from wsol_dist.files import write_atomically
 from wsol_dist.report.compare_text import gain_text, interval_text, line_label, source_text, value_text
 from wsol_dist.report.comparison import Change, Group, Line, Scored
 from wsol_dist.report.curves import number, threshold_chart

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wsol_dist.atomic import write_atomically
+from wsol_dist.files import write_atomically
 from wsol_dist.report.charts import Chart
 from wsol_dist.report.page import fill
 

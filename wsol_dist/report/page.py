@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from wsol_dist.atomic import write_atomically
+from wsol_dist.files import write_atomically
 from wsol_dist.report.curves import other_charts, score_chart, threshold_chart, training_charts
 from wsol_dist.report.filmstrip import filmstrips
 from wsol_dist.report.gallery import gallery

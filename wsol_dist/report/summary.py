@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from wsol_dist.atomic import write_atomically
 from wsol_dist.errors import UserError
+from wsol_dist.files import write_atomically
 from wsol_dist.log.console import duration_text
 from wsol_dist.report.curves import number
 from wsol_dist.report.run_data import RunData, read_run

@@ -11,8 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from wsol_dist.atomic import write_atomically
 from wsol_dist.errors import UserError, did_you_mean
+from wsol_dist.files import write_atomically
 from wsol_dist.prediction.record import TABLE_FILE, write_table
 from wsol_dist.prediction.writers import RECORD, TABLE_FORMATS, check_stems, write_formats
 from wsol_dist.review.cards import CORNERS, Cards

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import jinja2
 
-from wsol_dist.atomic import write_atomically
 from wsol_dist.errors import UserError
+from wsol_dist.files import write_atomically
 from wsol_dist.review.cards import Cards
 from wsol_dist.review.journal import SCHEMA, Choice
 from wsol_dist.review.pictures import SIDES_PX, Outside, Pictures

@@ -14,6 +14,7 @@ from wsol_dist.models.weights import read_state, without_checkpoints
 from wsol_dist.recipe import Config
 from wsol_dist.registry import method_class
 from wsol_dist.runs import checkpoint
+from wsol_dist.runs.opening import find_weights
 
 
 def build_method(
@@ -42,7 +43,7 @@ def initialise(method: Method, config: Config) -> list[str]:
     """
     notes = []
     for name in config.train.init:
-        path = weights_file(Path(name))
+        path = find_weights(Path(name))
         check_belongs(path, config.method_name)
         state = read_state(path)
         metadata = checkpoint.weights_metadata(path)
@@ -52,22 +53,6 @@ def initialise(method: Method, config: Config) -> list[str]:
         notes.append(f"starts from {path} ({len(state)} tensors)")
         notes += unused[:5] if len(config.train.init) == 1 else []
     return notes
-
-
-def weights_file(path: Path) -> Path:
-    """The weights of a file, a checkpoint folder, or a run's newest checkpoint.
-
-    Raises:
-        UserError: there are none.
-    """
-    if path.is_file():
-        return path
-    if (path / checkpoint.WEIGHTS).is_file():
-        return checkpoint.evaluated_weights(path)
-    found = checkpoint.complete_checkpoints(path) if path.is_dir() else []
-    if not found:
-        raise UserError(f"{path}: neither a weight file nor a run folder with a checkpoint in it")
-    return checkpoint.evaluated_weights(found[-1])
 
 
 def check_classes(path: Path, index: Index, *, cure: str) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from wsol_dist.atomic import write_atomically
+from wsol_dist.files import write_atomically
 
 BEST_FILE = "best.json"
 """Which checkpoint is the best, and by what."""

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from wsol_dist.atomic import write_atomically
 from wsol_dist.data.shards.columns import Column
 from wsol_dist.data.shards.index import Index
 from wsol_dist.data.shards.label_maps import LabelMaps
 from wsol_dist.data.stream.pairs import FOUR
 from wsol_dist.data.stream.pairs import check_classes as check_pairs
 from wsol_dist.errors import UserError, did_you_mean
+from wsol_dist.files import write_atomically
 from wsol_dist.methods.config import GivenData
 from wsol_dist.recipe import Config, dump, read_yaml, to_dict
 from wsol_dist.runs.checkpoint import complete_checkpoints
@@ -223,7 +223,8 @@ def _check_files(config: Config, index: Index) -> None:
     for name, value in _leaves(to_dict(config)["method"], "method"):
         if name.endswith("checkpoint") and value and not Path(value).is_file():
             raise UserError(f"{name}: there is no file {value}")
-    from wsol_dist.runs.model import check_belongs, check_classes, weights_file
+    from wsol_dist.runs.model import check_belongs, check_classes
+    from wsol_dist.runs.opening import find_weights
 
     for file in config.method.classifier_files():
         check_classes(
@@ -232,7 +233,7 @@ def _check_files(config: Config, index: Index) -> None:
     if not config.train.init:
         return _check_stems(to_dict(config)["method"], "method")
     for init in config.train.init:
-        path = weights_file(Path(init))
+        path = find_weights(Path(init))
         check_belongs(path, config.method_name)
         check_classes(path, index, cure="give weights of the same classes, or other shards as --data.index")
 

@@ -18,12 +18,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from wsol_dist.atomic import write_atomically
 from wsol_dist.data.packing.plan import Plan, ShardTask, read_promised
 from wsol_dist.data.shards.index import COLUMNS, INDEX_FILE, rows_table
 from wsol_dist.data.shards.sample import Source
 from wsol_dist.data.shards.shard import WrittenShard, encode_sample, write_shard
 from wsol_dist.errors import UserError
+from wsol_dist.files import write_atomically
 
 STARTED_FILE = "packing.started"
 """Marks a folder that packing made and did not finish, so that nobody else's files are ever overwritten."""

@@ -25,11 +25,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wsol_dist.atomic import write_atomically
 from wsol_dist.data.images.arrays import Extension, decode
 from wsol_dist.data.shards.index import CREATED_BY, Index, Rows, Shard, tar_problem
 from wsol_dist.data.shards.shard import BLOCK, END_OF_TAR, tar_member
 from wsol_dist.errors import UserError
+from wsol_dist.files import sha256_of, write_atomically
 
 SCHEMA = 1
 COLUMN_FILE = "column.json"
@@ -299,10 +299,12 @@ def _scan(path: Path, *, split: str) -> tuple[Shard, list[tuple[int, int]]]:
     """A finished tar's entry, and where each member's bytes lie: (offset, size)."""
     with tarfile.open(path, "r:") as tar:
         members = [(member.offset_data, member.size) for member in tar]
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     shard = Shard(
-        file=path.name, split=split, num_samples=len(members), bytes=path.stat().st_size, sha256=sha256
+        file=path.name,
+        split=split,
+        num_samples=len(members),
+        bytes=path.stat().st_size,
+        sha256=sha256_of(path),
     )
     return shard, members
 

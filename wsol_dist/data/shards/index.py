@@ -20,11 +20,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from wsol_dist.atomic import write_atomically
 from wsol_dist.data.shards.cache import cache_root
 from wsol_dist.data.shards.remote import Remote, Wanted, is_url, read_remote
 from wsol_dist.data.shards.shard import CRC32, Row
 from wsol_dist.errors import UserError, did_you_mean
+from wsol_dist.files import write_atomically
 from wsol_dist.version import __version__
 
 SCHEMA = 1

@@ -7,7 +7,6 @@ the cache: whoever wants a file first fetches it under a lock, the others wait a
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import random
 import re
@@ -21,6 +20,7 @@ from typing import Any
 
 from wsol_dist.data.shards.cache import CACHE_GIB_VARIABLE, CACHE_VARIABLE, cache_limit, locked, make_room
 from wsol_dist.errors import DISK_FULL, NOT_WRITABLE, UserError
+from wsol_dist.files import sha256_of
 
 TRIES = 6
 FIRST_WAIT_S = 1.0
@@ -49,9 +49,11 @@ class Wanted:
         size = path.stat().st_size
         if self.bytes is not None and size != self.bytes:
             return f"{size} of {self.bytes} bytes came"
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        return None if found == self.sha256 else "what came is not what the index names (sha256 differs)"
+        return (
+            None
+            if sha256_of(path) == self.sha256
+            else "what came is not what the index names (sha256 differs)"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from wsol_dist.atomic import write_atomically
+from wsol_dist.files import write_atomically
 from wsol_dist.prediction.writers import Labels
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wsol_dist.atomic import write_atomically
+from wsol_dist.files import write_atomically
 from wsol_dist.prediction.results import LocalizedImage
 from wsol_dist.regions.boxes import to_uint8
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from wsol_dist.atomic import write_atomically
+from wsol_dist.files import write_atomically
 from wsol_dist.prediction.writers import LabelledBox, LabelledImage, Labels
 from wsol_dist.prediction.writers.links import link_folder, remove_others
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from wsol_dist.atomic import write_atomically
+from wsol_dist.files import write_atomically
 from wsol_dist.prediction.writers import LabelledImage, Labels
 from wsol_dist.prediction.writers.links import link_folder, remove_others
 
