@@ -220,8 +220,8 @@ def _cat(argv: list[str]) -> int:
 
 
 def _report(argv: list[str]) -> int:
-    from wsol_dist.commands.shards.report import write_report
     from wsol_dist.data.shards.index import Index
+    from wsol_dist.report.data_view import write_report
 
     options = parse_knobs(ReportOptions, argv, prog="wsol shards report")
     for name, given in (("--samples", options.samples), ("--workers", options.workers)):

@@ -1,4 +1,4 @@
-"""`wsol shards report`: a data set's survey, in the words and pictures of its page."""
+"""A data set's survey in the words and pictures of its page, which `wsol shards report` writes."""
 
 from __future__ import annotations
 
