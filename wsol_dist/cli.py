@@ -1,4 +1,4 @@
-"""The `wsol` command: `wsol NAME ...` runs `commands/NAME.py` (or the folder NAME), imported only then."""
+"""The `wsol` command: `wsol NAME ...` runs `commands/NAME.py`, imported only then."""
 
 from __future__ import annotations
 
@@ -67,9 +67,8 @@ def _help(names: dict[str, str]) -> str:
     lines = ["usage: wsol COMMAND ...    (wsol COMMAND --help tells more)", ""]
     for name, module in names.items():
         # Read, not imported: importing every command for one line of help would take seconds.
-        file = COMMANDS / f"{module}.py"
-        file = file if file.exists() else COMMANDS / module / "__init__.py"
-        doc = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+        text = (COMMANDS / f"{module}.py").read_text(encoding="utf-8")
+        doc = ast.get_docstring(ast.parse(text)) or ""
         lines.append(f"  {name:<12} {doc.splitlines()[0] if doc else ''}")
     return "\n".join(lines)
 

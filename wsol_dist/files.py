@@ -1,28 +1,46 @@
-"""Files that are whole or absent, and what they hold in one number."""
+"""Files that are whole or absent, and the checksum of what they hold."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
-def write_atomically(path: Path, data: bytes, *, sync: bool = True) -> None:
-    """Put bytes under a name in one step: a reader sees all of them or none, two writers do not mix.
+@contextmanager
+def whole_or_absent(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
+    """A file to write, which gets its name when the block ends; after an error nothing of it is left.
 
-    Without `sync` that also holds after a kill, but not after a power failure.
+    A reader sees all of it or none, and two writers do not mix. Without `sync` that also holds after a kill, but not
+    after a power failure.
+
+    Raises:
+        OSError: it cannot be written; `filename` is the path.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    part = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     try:
         with part.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             if sync:
                 os.fsync(file.fileno())
         os.replace(part, path)
-    except OSError as error:
+    except BaseException as error:
         part.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error  # a failed write names no file
+        # A failed write names no file, and a failed start the part, which no user knows.
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(part)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+def write_atomically(path: Path, data: bytes, *, sync: bool = True) -> None:
+    """Put bytes under a name in one step, as `whole_or_absent`."""
+    with whole_or_absent(path, sync=sync) as file:
+        file.write(data)
 
 
 def sha256_of(path: Path) -> str:

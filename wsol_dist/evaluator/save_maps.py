@@ -90,9 +90,9 @@ class MapSaver:
             for batch in batches:
                 self.add(batch)
                 yield batch
-        except BaseException:
+        except BaseException as error:
             if self._open is not None:
-                self._open.abandon()
+                self._open.__exit__(type(error), error, error.__traceback__)
             raise
         if self.writer is not None:
             self.writer.finish()

@@ -119,8 +119,7 @@ def read_target(
         return override(config, list(overrides), prog=f"wsol ... {target}")
     if folder.is_dir():
         raise UserError(
-            f"{target}: no {CONFIG_FILE} in it: no run folder and no exported model; recipes: "
-            f"{', '.join(recipe_names())}"
+            f"{target}: no {CONFIG_FILE} in it: no run folder; recipes: {', '.join(recipe_names())}"
         )
     return load(str(target), list(overrides))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from wsol_dist.files import whole_or_absent
 
 _KNOWN = {
     "id": pa.string(),
@@ -46,11 +47,9 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]], *, about: dict[str, s
     """
     schema = _schema(rows).with_metadata(about)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".tmp")
-    with pq.ParquetWriter(part, schema, compression="zstd") as writer:
+    with whole_or_absent(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for chunk in _chunks(rows):
             writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
-    os.replace(part, path)
 
 
 def read_rows(path: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:

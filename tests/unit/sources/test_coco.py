@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
 
 from tests.unit.sources.images import image_bytes, png_bytes, write_image, write_text
 from tests.unit.test_archive import make_zip
-from wsol_dist.data.raw.masks import decode_runs, fill_polygons
+from wsol_dist.data.raw.masks import decode_runs, fill_polygons, segmentation_mask
 from wsol_dist.data.sources import coco, coco_json
 from wsol_dist.errors import UserError
 
@@ -126,12 +127,34 @@ def test_panoptic_masks(root):
         assert (pickle.loads(pickle.dumps(source)).read(first).mask == mask).all()  # noqa: S301 - its own
 
 
-def test_an_outline_is_filled_by_pixel_centres():
+def test_an_outline_is_filled_as_coco_fills_it():
     assert fill_polygons([[0, 0, 4, 0, 4, 2, 0, 2]], (4, 6)).sum() == 8
     assert fill_polygons([[0.6, 0, 4, 0, 4, 2, 0.6, 2]], (4, 6)).sum() == 6
     corner = fill_polygons([[4, 2, 9, 2, 9, 9, 4, 9]], (4, 6))  # reaches out
     assert corner.sum() == 4
     assert corner[2:, 4:].all()
+    assert not fill_polygons([], (4, 6)).any()
+    for bad, words in (
+        ([[0, 0, 4, 4]], "three or more"),
+        ([[0, 0, 4, 4, float("nan"), 1]], "three or more"),
+        ([[0, 0, 4, 4, 1e9, 1]], "far outside"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            fill_polygons(bad, (4, 6))
+
+
+def test_blobs_and_runs_equal_pycocotools():
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        angle = np.linspace(0, 2 * np.pi, 12, endpoint=False)
+        points = 30 + generator.uniform(5, 35, 12)[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        annotation = {"image_id": 0, "segmentation": [points.ravel().tolist(), [0, 0, 9.5, 0, 9.5, 9.5]]}
+        theirs = COCO()
+        theirs.imgs = {0: {"height": 50, "width": 60}}
+        mask = theirs.annToMask(annotation).astype(bool)
+        assert (segmentation_mask(annotation["segmentation"], (50, 60)) == mask).all()
+        runs = theirs.annToRLE(annotation)
+        assert (decode_runs(runs["counts"].decode(), (50, 60)) == mask).all()
 
 
 def test_runs_go_down_the_columns_and_may_be_compressed():

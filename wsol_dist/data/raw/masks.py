@@ -15,6 +15,9 @@ from wsol_dist.data.raw.archive import Place
 from wsol_dist.data.raw.files import read_image_bytes
 from wsol_dist.errors import UserError
 
+FARTHEST = 10
+"""Longer sides of the image that an outline may reach out of it."""
+
 
 def read_indices(path: Place) -> np.ndarray:
     """The numbers in a PNG, (H, W) uint8: of a palette image the entries' numbers, not their colours.
@@ -58,29 +61,37 @@ def _unreadable(path: Place, error: Exception) -> UserError:
 
 
 def fill_polygons(polygons: Sequence[Sequence[float]], size_hw: tuple[int, int]) -> np.ndarray:
-    """(H, W) bool: pixels whose centre lies inside one of the outlines.
+    """Fill outlines with COCO's own code, so that masks, and what is scored on them, equal other projects' exactly.
 
     Args:
-        polygons: each x0, y0, x1, y1, ... where pixel (0, 0) reaches from 0 to 1, as COCO has it.
+        polygons: each x0, y0, x1, y1, ... where pixel (0, 0) reaches from 0 to 1.
         size_hw: height and width.
 
-    Raises:
-        ValueError: no pairs of finite numbers.
-    """
-    from skimage.draw import polygon
+    Returns:
+        (H, W) bool.
 
-    mask = np.zeros(size_hw, bool)
-    for flat in polygons:
-        points = np.asarray(flat, dtype=np.float64)
+    Raises:
+        ValueError: no pairs of finite numbers, or an outline far outside of the image.
+    """
+    from pycocotools import mask as coco
+
+    if not polygons:
+        return np.zeros(size_hw, bool)
+    outlines = [np.asarray(flat, dtype=np.float64) for flat in polygons]
+    for points in outlines:
         if points.ndim != 1 or len(points) % 2 or len(points) < 6 or not np.isfinite(points).all():
             raise ValueError("an outline of three or more x, y expected")
-        rows, columns = polygon(points[1::2] - 0.5, points[0::2] - 0.5, size_hw)
-        mask[rows, columns] = True
-    return mask
+        # Time and memory of the filling grow with the length of the outline.
+        if np.abs(points).max() > FARTHEST * max(size_hw):
+            raise ValueError(f"an outline reaches to {np.abs(points).max():g}, far outside of the image")
+    runs = coco.frPyObjects([points.tolist() for points in outlines], *size_hw)
+    return coco.decode(coco.merge(runs)).astype(bool)
 
 
 def decode_runs(counts: Sequence[int] | str, size_hw: tuple[int, int]) -> np.ndarray:
     """(H, W) bool from COCO's run lengths: down the columns, background first; a text is their compressed form.
+
+    Read here because pycocotools leaves pixels that the runs do not cover as they were in memory.
 
     Raises:
         ValueError: the runs do not cover the image.

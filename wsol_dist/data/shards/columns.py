@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tarfile
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +29,7 @@ from wsol_dist.data.images.arrays import Extension, decode
 from wsol_dist.data.shards.index import CREATED_BY, Index, Rows, Shard, tar_problem
 from wsol_dist.data.shards.shard import BLOCK, END_OF_TAR, tar_member
 from wsol_dist.errors import UserError
-from wsol_dist.files import sha256_of, write_atomically
+from wsol_dist.files import sha256_of, whole_or_absent, write_atomically
 
 SCHEMA = 1
 COLUMN_FILE = "column.json"
@@ -152,33 +152,23 @@ class ShardOfColumn:
 
     def __init__(self, path: Path, keys: Sequence[str], *, about: About) -> None:
         self.path, self.keys, self.about = path, keys, about
-        self.part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         self.num_added = 0
-        self.file = self.part.open("wb")
-
-    @property
-    def is_full(self) -> bool:
-        return self.num_added == len(self.keys)
+        self._writing = ExitStack()
+        self._file = self._writing.enter_context(whole_or_absent(path))
 
     def add(self, data: bytes | None) -> None:
         """The next sample's value, encoded; None where there is none."""
         name = f"{self.keys[self.num_added]}.{self.about.name}.{self.about.extension}"
-        self.file.write(tar_member(name, data or b""))
+        self._file.write(tar_member(name, data or b""))
         self.num_added += 1
 
     def close(self) -> None:
         """Give the tar its name."""
-        assert self.is_full, f"{self.path}: {self.num_added} of {len(self.keys)} values"
-        self.file.write(END_OF_TAR)
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        self.file.close()
-        os.replace(self.part, self.path)
-
-    def abandon(self) -> None:
-        """Remove what was written."""
-        self.file.close()
-        self.part.unlink(missing_ok=True)
+        with self._writing:
+            assert self.num_added == len(self.keys), (
+                f"{self.path}: {self.num_added} of {len(self.keys)} values"
+            )
+            self._file.write(END_OF_TAR)
 
     def __enter__(self) -> Self:
         return self
@@ -189,7 +179,7 @@ class ShardOfColumn:
         if kind is None:
             self.close()
         else:
-            self.abandon()
+            self._writing.__exit__(kind, error, trace)
 
 
 class Column:

@@ -11,15 +11,12 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
-import socket
 import tarfile
 import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -32,6 +29,7 @@ from wsol_dist.data.images.orientation import TURNED, UPRIGHT, orientation, with
 from wsol_dist.data.shards.check import IMAGE_EXTENSIONS, check_sample, reaches_out
 from wsol_dist.data.shards.sample import Sample
 from wsol_dist.errors import UserError
+from wsol_dist.files import whole_or_absent
 
 BLOCK = 512
 """Bytes of a tar header, and the multiple to which a member's bytes are padded."""
@@ -119,11 +117,10 @@ def write_shard(path: Path, samples: Iterable[tuple[int, Sample]], *, split: str
     Raises:
         UserError: a sample that could not be read back whole, or an id that came before; no tar is there then.
     """
-    part = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     rows, ids, sha256, position = [], set(), hashlib.sha256(), 0
     broken, reaching_out = {}, []
     semantic = box_labels = False
-    with _whole_or_absent(part, path) as file:
+    with whole_or_absent(path) as file:
         for ordinal, sample in samples:
             members = _members(ordinal, sample)
             blob = _joined(members)
@@ -151,24 +148,6 @@ def write_shard(path: Path, samples: Iterable[tuple[int, Sample]], *, split: str
         semantic=semantic,
         box_labels=box_labels,
     )
-
-
-@contextmanager
-def _whole_or_absent(part: Path, path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which gets its name when all of it is on the disk and is gone after any error."""
-    try:
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException as error:
-        part.unlink(missing_ok=True)
-        if (
-            isinstance(error, OSError) and error.errno and error.filename is None
-        ):  # as a failed write says nothing
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
 
 
 def encode_sample(ordinal: int, sample: Sample) -> bytes:
