@@ -14,7 +14,7 @@ export UV_SYSTEM_CERTS ?= 1
 # Real data for tests and benches, where a sibling folder has it.
 export WSOL_DATA ?= $(wildcard $(abspath ../shared/data))
 
-.PHONY: help setup quickstart test test-rest test-all test-long check audit lock clean
+.PHONY: help setup quickstart test test-rest test-all test-long check rooms audit lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ check: $(STAMP) ## ruff, import directions and circles, mypy on the package
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo --no-cache
+
+rooms: $(STAMP) ## count the rooms of the package, its floors and the imports between them
+	@$(BIN)/python .ci/rooms.py
 
 audit: $(UV) ## look up every locked package for known vulnerabilities (error 1: some; error 3: could not ask)
 	@$(PYTHON) .ci/audit.py $(UV) .tools/cache requirements-cpu.lock requirements-gpu.lock

@@ -8,6 +8,7 @@ are meant, and each is tried by `faults/`.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import re
@@ -199,14 +200,22 @@ def test_what_the_readme_submits_can_be_submitted() -> None:
         assert "#SBATCH" in said.getvalue()
 
 
-def test_the_readme_names_every_command_recipe_method_and_folder() -> None:
+def test_the_readme_names_every_command_recipe_and_method() -> None:
     text = (ROOT / "README.md").read_text()
     named = {name for span in re.findall(r"`([^`\n]+)`", text) for name in spread(span)}
     assert {f"wsol {name}" for name in COMMANDS} <= named
     assert set(RECIPES) <= named
     assert {one for name in RECIPES if (one := load(name).method_name)} <= named
-    folders = {one.name for one in (ROOT / "wsol_dist").iterdir() if (one / "__init__.py").is_file()}
-    assert folders <= set(re.findall(r"^  (\w+)/ ", text, re.MULTILINE))
+
+
+def test_the_architecture_names_every_room_and_each_says_what_it_is_for() -> None:
+    named = set(re.findall(r"`(\w+)/`", (ROOT / "docs/architecture.md").read_text()))
+    package = ROOT / "wsol_dist"
+    assert {
+        file.parent.name for place in ("*", "data/*") for file in package.glob(f"{place}/__init__.py")
+    } <= named
+    for file in package.rglob("__init__.py"):
+        assert (ast.get_docstring(ast.parse(file.read_text())) or "").endswith("."), file
 
 
 def spread(span: str) -> list[str]:
