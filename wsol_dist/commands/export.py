@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"{own.run}: an exported model already; give a run folder")
     check_top_k(own.top_k, num_classes=len(opened.classes))
     print(
-        f"{opened.chosen}: {opened.method_name}, {len(opened.classes)} classes; {opened.threshold_why}",
+        f"{opened.chosen}; {opened.method_name}, {len(opened.classes)} classes; {opened.threshold_why}",
         flush=True,
     )
     done = export(opened, own.out or Path(own.run) / "exported", formats=formats, top_k=own.top_k)

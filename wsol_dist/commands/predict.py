@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     from wsol_dist.prediction.predict import run
     from wsol_dist.processes.spawn import spawn
 
-    print(f"{work.opened.chosen}: {work.opened.method_name}, {len(work.opened.classes)} classes")
+    print(f"{work.opened.chosen}; {work.opened.method_name}, {len(work.opened.classes)} classes")
     print(f"boxes and masks, made as topk_loc scores them: {work.opened.threshold_why}", flush=True)
     spawn(run, own.procs, work)
     return 0

@@ -14,6 +14,8 @@ from wsol_dist.fitting.source import FitSource
 from wsol_dist.fitting.started import Started
 from wsol_dist.log.progress import progress
 from wsol_dist.recipe import from_dict
+from wsol_dist.runs.checkpoint import step_of
+from wsol_dist.runs.opening import choose_checkpoint, open_run
 from wsol_dist.runs.run_state import finished_step
 
 SHARDS = "shards"
@@ -97,13 +99,13 @@ def scored_with_fixed(index: Index) -> tuple[str, ...]:
 
 
 def is_scored(run: Path, splits: tuple[str, ...]) -> bool:
-    """Whether training is through and its last checkpoint was scored on all splits."""
+    """Whether training is finished, and the checkpoint that `wsol evaluate` takes was scored on all splits."""
     from wsol_dist.evaluator.record import FOLDER, stem
 
-    step = finished_step(run)
-    return step is not None and all(
-        (run / FOLDER / f"{stem(split, step)}.json").is_file() for split in splits
-    )
+    if finished_step(run) is None:
+        return False
+    step = step_of(choose_checkpoint(run, None)[0])
+    return all((run / FOLDER / f"{stem(split, step)}.json").is_file() for split in splits)
 
 
 def train_and_score(started: Started, run: Path, splits: tuple[str, ...], *, procs: int | None) -> int:
@@ -120,12 +122,11 @@ def train_and_score(started: Started, run: Path, splits: tuple[str, ...], *, pro
 
 
 def score_with_fixed(run: Path, splits: tuple[str, ...]) -> None:
-    """Score the last checkpoint at the recipe's threshold."""
+    """Score the same checkpoint at the recipe's threshold."""
     from wsol_dist.evaluator.scoring import score_work
     from wsol_dist.evaluator.work import plan_work
-    from wsol_dist.runs.opening import open_run
 
-    score_work(plan_work(open_run(run, step="last"), splits=splits, threshold="fixed"), procs=1)
+    score_work(plan_work(open_run(run), splits=splits, threshold="fixed"), procs=1)
 
 
 def report(run: Path) -> None:

@@ -1,0 +1,65 @@
+"""The wheel: everything of the package is in it, and it works without the project's folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.forkserver import FRESH
+from tests.unit.model_folders import make_images
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
+NEEDED = {".py", ".yaml", ".j2", ".typed"}
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that a wheel of the project is unpacked into, as installing does."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"  # building leaves files where it builds
+    shutil.copytree(ROOT / "wsol_dist", source / "wsol_dist", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    build = "from setuptools.build_meta import build_wheel; import sys; build_wheel(sys.argv[1])"
+    subprocess.run([FRESH, "-c", build, str(folder)], cwd=source, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "installed")  # made above
+    return folder / "installed"
+
+
+def test_the_wheel_holds_the_whole_package(installed: Path) -> None:
+    def files(root: Path) -> set[Path]:
+        return {path.relative_to(root) for path in (root / "wsol_dist").rglob("*") if path.suffix in NEEDED}
+
+    assert files(installed) == files(ROOT)
+
+
+def test_help_fit_and_predict_work_outside_of_the_project(installed: Path, tmp_path: Path) -> None:
+    make_images(tmp_path / "photos", num=12)
+    environment = os.environ | {"PYTHONPATH": str(installed), "WANDB_MODE": "disabled"}
+
+    def wsol(*words: str) -> str:
+        command = [FRESH, "-P", "-m", "wsol_dist.cli", *words]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    where = "import wsol_dist; print(wsol_dist.__file__)"
+    found = subprocess.run(
+        [FRESH, "-P", "-c", where], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert Path(found.stdout.strip()).is_relative_to(installed), sys.path
+    assert "usage: wsol COMMAND" in wsol("--help")
+    wsol("fit", "photos", "--procs", "1", "--train.epochs", "1", "--method.image-px", "32")
+    assert "36 images" in wsol("predict", "runs/photos", "photos", "--out", "labels")
+    assert (tmp_path / "labels/coco.json").is_file()
