@@ -81,6 +81,31 @@ def test_other_weights_and_recipes(run: Path, tmp_path: Path) -> None:
         open_run("quickstart", init=tmp_path / "nothing")
 
 
+def test_one_checkpoint_is_opened_by_its_folder_or_file(run: Path) -> None:
+    best_is(run, 5)
+    folder = step_folder(run, 3)
+    for target in (folder, folder / "model.safetensors"):
+        opened = open_run(target)
+        assert (opened.weights, opened.step, opened.name) == (
+            folder / "model.safetensors",
+            3,
+            "step-00000003",
+        )
+        assert (opened.folder, opened.whole) == (run, True)
+    averaged = folder / "ema.safetensors"
+    shutil.copy(folder / "model.safetensors", averaged)
+    assert open_run(folder).weights == averaged
+    assert open_run(averaged).name == "step-00000003 (averaged weights, train.ema)"
+    assert open_run(folder / "model.safetensors").weights == folder / "model.safetensors"
+    shutil.copytree(folder, run.parent / "elsewhere")
+    opened = open_run(run.parent / "elsewhere")
+    assert (opened.step, opened.folder, opened.whole) == (0, None, True)
+    assert open_model(folder).path == run
+    assert open_model(run.parent / "elsewhere").threshold.source == "fixed"
+    with pytest.raises(UserError, match="--step"):
+        open_run(folder, step="3")
+
+
 def exported(run: Path) -> tuple[Path, OpenedRun]:
     assert main(["export", str(run), "--out", str(run.parent / "model"), "--formats", "none"]) == 0
     return run.parent / "model", open_run(run.parent / "model")
@@ -90,6 +115,7 @@ def test_an_exported_model_opens_too(run: Path) -> None:
     best_is(run, 5)
     model, opened = exported(run)
     assert (opened.weights, opened.step, opened.whole) == (model / "model.safetensors", 5, True)
+    assert open_run(model / "model.safetensors") == opened
     assert opened.folder is None  # its results go elsewhere: the folder is shipped as it is
     with pytest.raises(UserError, match="--step"):
         open_run(model, step="5")

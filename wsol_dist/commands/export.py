@@ -29,7 +29,9 @@ def main(argv: list[str]) -> int:
 
     opened = open_model(own.run, step=own.step, threshold=own.threshold, trust_code=own.trust_code)
     if not opened.is_run:
-        raise UserError(f"{own.run}: an exported model already; give a run folder")
+        raise UserError(
+            f"{own.run}: an exported model already, or a checkpoint out of its run; give a run folder"
+        )
     check_top_k(own.top_k, num_classes=len(opened.classes))
     print(
         f"{opened.chosen}; {opened.method_name}, {len(opened.classes)} classes; {opened.threshold_why}",

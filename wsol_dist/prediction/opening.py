@@ -22,7 +22,7 @@ from wsol_dist.models.weights import load_checked, read_state
 from wsol_dist.recipe import Config, to_dict
 from wsol_dist.regions.boxes import level_of
 from wsol_dist.runs.model import build_method, check_belongs, trained_classes
-from wsol_dist.runs.opening import CONFIG_FILE, MODEL_FILE, open_run, read_about
+from wsol_dist.runs.opening import CONFIG_FILE, MODEL_FILE, folder_of, is_exported, open_run, read_about
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ def open_model(
     """Find and check a model.
 
     Args:
-        path: a run folder, or a folder that `wsol export` wrote.
+        path: a run folder, one checkpoint of it, or a folder that `wsol export` wrote.
         step: of a run: as `choose_checkpoint` takes it.
         threshold: in [0, 1); None for the one that the run's held-out split chose, or without one the recipe's.
         trust_code: allow a configuration to name a method `module:Class` outside of the registry, which is imported.
@@ -63,22 +63,21 @@ def open_model(
     Raises:
         UserError: neither; a file that is missing, damaged or not the one that was exported; an unknown method.
     """
-    path = Path(path)
-    if not (path / CONFIG_FILE).is_file():
+    folder = folder_of(path)
+    if not (folder / CONFIG_FILE).is_file():
         raise UserError(
-            f"{path}: {'no config.yaml in it' if path.is_dir() else 'no such folder'}; give a run folder, "
+            f"{folder}: {'no config.yaml in it' if folder.is_dir() else 'no such folder'}; give a run folder, "
             "or a folder that wsol export wrote"
         )
     run = open_run(path, step=step, trust_code=trust_code)
     assert run.weights is not None
     sha256 = sha256_of(run.weights)
-    chosen, why = (
-        _run_threshold(path, run.config, step=run.step, weights_sha256=sha256)
-        if run.folder
-        else _exported_threshold(path)
-    )
+    if is_exported(folder):
+        chosen, why = _exported_threshold(folder)
+    else:
+        chosen, why = _run_threshold(run.folder or folder, run.config, step=run.step, weights_sha256=sha256)
     opened = OpenedModel(
-        path=path,
+        path=run.folder or folder,
         config=replace(run.config, before=()),
         classes=_classes_of(run.weights, run.config),
         weights=run.weights,

@@ -57,8 +57,12 @@ def step_folder(run: Path, step: int) -> Path:
 
 def complete_checkpoints(run: Path) -> list[Path]:
     """Whole checkpoints, oldest first. A folder gets its name only when everything in it is written."""
-    found = [path for path in (run / FOLDER).glob("step-*") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: step_of(path))
+    return sorted(filter(is_checkpoint, (run / FOLDER).glob("step-*")), key=step_of)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a folder is called as a checkpoint."""
+    return _NAME.fullmatch(path.name) is not None
 
 
 def step_of(checkpoint: Path) -> int:

@@ -1,4 +1,4 @@
-"""Open a trained model: run folder, exported model or recipe -> configuration, weights, step.
+"""Open a trained model: run folder, exported model, weight file or recipe -> configuration, weights, step.
 
 This is the one place that decides which checkpoint of a run is meant: the one that --step names, else the best that
 best.json names, else the newest.
@@ -30,17 +30,17 @@ class OpenedRun:
     """A configuration with the weights that go with it, which are not read yet; picklable."""
 
     config: Config
-    weights: Path | None
+    weights: Path | None = None
     """None: those that the recipe itself names."""
-    step: int
+    step: int = 0
     """At which the weights were written; 0 where that is not known."""
-    name: str
+    name: str = "the recipe's own weights"
     """What the weights are called in logs and records: `step-00000030`."""
-    chosen: str
+    chosen: str = "weights: as the recipe itself names them"
     """One line: which weights, and why these."""
-    folder: Path | None
+    folder: Path | None = None
     """The run folder; None for a recipe or an exported model."""
-    whole: bool
+    whole: bool = False
     """The weights hold every tensor of the method."""
 
 
@@ -55,7 +55,8 @@ def open_run(
     """Find the configuration and the weights of a target.
 
     Args:
-        target: a run folder, a folder that `wsol export` wrote, or a recipe (its name or a .yaml file).
+        target: a run folder, one checkpoint (its folder or weight file), a folder that `wsol export` wrote or its
+            weight file, or a recipe (its name or a .yaml file).
         step: checkpoint of a run folder: a number, `best` or `last`; None for the best that is known, else the newest.
         init: weights to take instead of the target's own, as `find_weights` takes them.
         overrides: command-line arguments over the configuration.
@@ -65,35 +66,61 @@ def open_run(
     Raises:
         UserError: there is no such target, checkpoint or file, or it is damaged.
     """
-    folder = Path(target)
+    folder = folder_of(target)
     config = read_target(target, overrides, trust_code=trust_code)
-    is_folder = (folder / CONFIG_FILE).is_file()
-    is_run = is_folder and not is_exported(folder)
+    is_run = (folder / CONFIG_FILE).is_file() and not (folder / checkpoint.WEIGHTS).is_file()
     if step is not None and (not is_run or init is not None):
         raise UserError(
-            "--step: chooses a checkpoint of a RUN; it goes with neither a recipe, an exported model nor --init"
+            "--step: chooses a checkpoint of a RUN; it goes with neither a recipe, a model, a checkpoint nor --init"
         )
-    weights: Path | None = None
-    at, name, chosen = 0, "the recipe's own weights", "weights: as the recipe itself names them"
     if init is not None:
-        weights, name = find_weights(init), init.name
-        chosen = f"weights: {weights}"
-    elif is_run:
+        weights = find_weights(init)
+        run = folder if is_run else None
+        return OpenedRun(
+            config=config, weights=weights, name=init.name, chosen=f"weights: {weights}", folder=run
+        )
+    if is_run:
         path, chosen = choose_checkpoint(folder, step)
-        weights, at, name = checkpoint.evaluated_weights(path), checkpoint.step_of(path), path.name
-        name += " (averaged weights, train.ema)" if weights.name == checkpoint.EMA_WEIGHTS else ""
-    elif is_folder:
-        weights, at, name = folder / checkpoint.WEIGHTS, read_about(folder)["step"], folder.resolve().name
-        chosen = f"weights: {weights}"
+        return _open_checkpoint(config, checkpoint.evaluated_weights(path), run=folder, chosen=chosen)
+    if is_exported(folder):
+        return _open_exported(config, folder)
+    if not (folder / checkpoint.WEIGHTS).is_file():
+        return OpenedRun(config=config)
+    weights = Path(target) if folder != Path(target) else checkpoint.evaluated_weights(folder)
+    run = folder.parent.parent if folder.parent.name == checkpoint.FOLDER else None
+    return _open_checkpoint(config, weights, run=run, chosen=f"weights: {weights}")
+
+
+def _open_checkpoint(config: Config, weights: Path, *, run: Path | None, chosen: str) -> OpenedRun:
+    place = weights.resolve().parent
+    averaged = " (averaged weights, train.ema)" if weights.name == checkpoint.EMA_WEIGHTS else ""
     return OpenedRun(
         config=config,
         weights=weights,
-        step=at,
-        name=name,
+        step=checkpoint.step_of(place) if checkpoint.is_checkpoint(place) else 0,
+        name=f"{place.name}{averaged}",
         chosen=chosen,
-        folder=folder if is_run else None,
-        whole=is_folder and init is None,
+        folder=run,
+        whole=True,
     )
+
+
+def _open_exported(config: Config, folder: Path) -> OpenedRun:
+    weights = folder / checkpoint.WEIGHTS
+    return OpenedRun(
+        config=config,
+        weights=weights,
+        step=read_about(folder)["step"],
+        name=folder.resolve().name,
+        chosen=f"weights: {weights}",
+        whole=True,
+    )
+
+
+def folder_of(target: str | Path) -> Path:
+    """The folder that a target is, or that a weight file lies in."""
+    path = Path(target)
+    return path.parent if path.name in (checkpoint.WEIGHTS, checkpoint.EMA_WEIGHTS) else path
 
 
 def print_chosen(opened: OpenedRun) -> None:
@@ -105,12 +132,12 @@ def print_chosen(opened: OpenedRun) -> None:
 def read_target(
     target: str | Path, overrides: Sequence[str] = (), *, trust_code: bool | None = None
 ) -> Config:
-    """The configuration of a run folder, an exported model or a recipe, with command-line arguments applied.
+    """The configuration of what `open_run` takes, with command-line arguments applied.
 
     Raises:
         UserError: it is none of them; a damaged file; the mistakes of the arguments.
     """
-    folder = Path(target)
+    folder = folder_of(target)
     if (folder / CONFIG_FILE).is_file():
         if is_exported(folder):
             check_sums(folder, (checkpoint.WEIGHTS, CONFIG_FILE, MODEL_FILE))
@@ -159,14 +186,9 @@ def choose_checkpoint(run: Path, step: str | None) -> tuple[Path, str]:
 
 
 def _why_best(best: dict[str, Any], newest: int) -> str:
-    by = (
-        f"the best by {best['metric']} on {best['split']}"
-        if {"metric", "split"} <= best.keys()
-        else "the best"
-    )
-    return (
-        f"{by} ({BEST_FILE}); --step last for {newest}" if newest != best["step"] else f"{by} ({BEST_FILE})"
-    )
+    by = f" by {best['metric']} on {best['split']}" if {"metric", "split"} <= best.keys() else ""
+    other = f"; --step last for {newest}" if newest != best["step"] else ""
+    return f"the best{by} ({BEST_FILE}){other}"
 
 
 def find_weights(path: Path) -> Path:
