@@ -43,6 +43,14 @@ def write_atomically(path: Path, data: bytes, *, sync: bool = True) -> None:
         file.write(data)
 
 
+def remove_stale(path: Path) -> None:
+    """Remove what killed processes of this machine left of `whole_or_absent(path)`."""
+    for part in path.parent.glob(f"{path.name}.{socket.gethostname()}.*.tmp"):
+        process = part.name.rpartition(".tmp")[0].rpartition(".")[2]
+        if not Path("/proc", process).exists():
+            part.unlink(missing_ok=True)
+
+
 def sha256_of(path: Path) -> str:
     """The hexadecimal SHA-256 of a file of any length, in little memory."""
     with path.open("rb") as file:

@@ -8,6 +8,7 @@ import io
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from wsol_dist.errors import UserError, did_you_mean
@@ -125,20 +126,35 @@ def part_of(text: str | None) -> tuple[int, int]:
     return number - 1, count
 
 
-def add_step_option(parser: argparse.ArgumentParser) -> None:
-    """Which checkpoint of a run: what `runs.opening.choose_checkpoint` takes."""
-    parser.add_argument(
-        "--step", help="checkpoint of RUN: a number, best or last; default the best known, else the newest"
-    )
+TARGET = "run folder, one checkpoint of it, folder of wsol export, name of a recipe, or .yaml file"
+"""What `runs.opening.open_run` takes."""
+MODEL = "run folder, one checkpoint of it, or folder of wsol export"
+
+
+def add_weights_options(parser: argparse.ArgumentParser) -> None:
+    """Which weights of a target: what `runs.opening.open_run` takes."""
+    parser.add_argument("--init", type=Path, help="other weights than the target's: a file, or a run folder")
+    _add_step_and_trust(parser)
+
+
+def weights_given(own: argparse.Namespace) -> dict[str, Any]:
+    """The values of `add_weights_options`, as `open_run` takes them."""
+    return {"step": own.step, "init": own.init, "trust_code": own.trust_code or None}
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Which weights of a run, and how its maps become boxes: what `prediction.opening.open_model` takes."""
-    add_step_option(parser)
+    _add_step_and_trust(parser)
     parser.add_argument(
         "--threshold",
         type=float,
         help="in [0, 1); default: chosen on the run's held-out split, else the recipe's",
+    )
+
+
+def _add_step_and_trust(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--step", help="checkpoint of RUN: a number, best or last; default the best known, else the newest"
     )
     parser.add_argument(
         "--trust-code",

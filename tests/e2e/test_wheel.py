@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from email import message_from_string
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -42,12 +46,43 @@ def test_the_wheel_holds_the_whole_package(installed: Path) -> None:
     assert files(installed) == files(ROOT)
 
 
+def test_every_package_that_is_imported_is_required(installed: Path) -> None:
+    (metadata,) = installed.glob("*.dist-info/METADATA")
+    headers = message_from_string(metadata.read_text())
+    required = {
+        re.split(r"[^\w.-]", one)[0] for one in headers.get_all("Requires-Dist", []) if "extra" not in one
+    }
+    required |= {"faiss-cpu"}  # or faiss-gpu: the user chooses
+    names = {canonical(name) for name in required}
+    for file in (installed / "wsol_dist").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            modules = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            modules += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+            for module in (
+                {one.partition(".")[0] for one in modules} - sys.stdlib_module_names - {"wsol_dist"}
+            ):
+                brought = {canonical(one) for one in packages_distributions()[module]}
+                assert brought & names, f"{file.name}: {module} of {brought}"
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def test_help_fit_and_predict_work_outside_of_the_project(installed: Path, tmp_path: Path) -> None:
     make_images(tmp_path / "photos", num=12)
+    (points,) = installed.glob("*.dist-info/entry_points.txt")
+    module, function = re.search(r"^wsol = (\S+):(\S+)$", points.read_text(), re.MULTILINE).groups()  # type: ignore
     environment = os.environ | {"PYTHONPATH": str(installed), "WANDB_MODE": "disabled"}
 
     def wsol(*words: str) -> str:
-        command = [FRESH, "-P", "-m", "wsol_dist.cli", *words]
+        command = [
+            FRESH,
+            "-P",
+            "-c",
+            f"import sys; from {module} import {function}; sys.exit({function}())",
+            *words,
+        ]
         done = subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )

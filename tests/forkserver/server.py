@@ -25,7 +25,7 @@ from types import ModuleType
 from tests.forkserver.request import Request, end
 
 THIRD_PARTY = (
-    "cv2", "deepspeed", "faiss", "hypothesis", "matplotlib.figure", "multiprocessing.resource_tracker",
+    "cv2", "deepspeed", "faiss", "hypothesis", "multiprocessing.resource_tracker",
     "multiprocessing.spawn", "numba", "numpy", "open_clip", "pyarrow.parquet", "pytest", "rich.console",
     "scipy.ndimage", "skimage.measure", "submitit.core._submit", "timm", "torch", "torch.distributed.run",
     "torchvision", "tyro", "wandb",

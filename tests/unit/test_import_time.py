@@ -10,7 +10,7 @@ import pytest
 from tests.forkserver import FRESH
 from wsol_dist.recipe import recipe_names
 
-SLOW = ("torch", "torchvision", "timm", "deepspeed", "open_clip", "wandb", "matplotlib", "polars", "submitit")
+SLOW = ("torch", "torchvision", "timm", "deepspeed", "open_clip", "wandb", "pycocotools", "submitit")
 CALL = """
 import contextlib, io, json, sys
 from wsol_dist import cli

@@ -34,6 +34,10 @@ def made(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     return tmp_path
 
 
+def test_there_is_an_earlier_version() -> None:
+    assert (MADE_BY / "0.1.0.tar.xz").is_file()
+
+
 def wsol(*words: str) -> None:
     assert main(list(words)) == 0
 

@@ -15,6 +15,7 @@ from wsol_dist.errors import UserError
 from wsol_dist.prediction.opening import open_model
 from wsol_dist.recipe import dump, from_dict
 from wsol_dist.runs.checkpoint import step_folder
+from wsol_dist.runs.model import build_method, initialise
 from wsol_dist.runs.opening import OpenedRun, find_weights, open_run
 from wsol_dist.runs.run_state import write_best
 
@@ -122,6 +123,10 @@ def test_an_exported_model_opens_too(run: Path) -> None:
     (model / "config.yaml").write_text((model / "config.yaml").read_text() + "\n")
     with pytest.raises(UserError, match="not the file that was exported"):
         open_run(model)
+    (model / "SHA256SUMS").unlink()  # without the list it is no checkpoint of one's own either
+    for broken in (lambda: open_run(model), lambda: find_weights(model), lambda: open_model(model)):
+        with pytest.raises(UserError, match="SHA256SUMS: missing"):
+            broken()
 
 
 def test_code_is_imported_for_a_run_of_ones_own_only(run: Path, tmp_path: Path) -> None:
@@ -133,11 +138,14 @@ def test_code_is_imported_for_a_run_of_ones_own_only(run: Path, tmp_path: Path) 
         open_run(run, trust_code=False)
     with pytest.raises(UserError, match="would import code"):
         open_model(run)
+    shutil.copytree(step_folder(run, 3), tmp_path / "stray")
+    (tmp_path / "stray/config.yaml").write_text(named)
+    with pytest.raises(UserError, match="would import code"):
+        open_run(tmp_path / "stray")
+    assert open_run(tmp_path / "stray", trust_code=True).step == 0
 
 
-def test_commands_print_which_it_is(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_commands_print_which_it_is(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     best_is(run, 5)
     images, line = make_images(tmp_path / "photos", num=1), open_run(run).chosen
     pack = ["shards", "pack", "folder", "--root", str(images), "--out", str(tmp_path / "shards")]
@@ -151,7 +159,54 @@ def test_commands_print_which_it_is(
     assert line in capsys.readouterr().out
     assert main(["export", str(run), "--formats", "none"]) == 0
     assert line in capsys.readouterr().out
-    monkeypatch.chdir(tmp_path)
-    assert main(["evaluate", str(run / "exported"), *score]) == 0
-    again = json.loads((tmp_path / "runs/tiny/eval/train-step-00000005.json").read_text())
+    assert main(["evaluate", str(run / "exported"), *score]) == 2
+    assert "--out: needed" in capsys.readouterr().err
+    out = tmp_path / "scored"
+    assert main(["evaluate", str(run / "exported"), *score, "--out", str(out)]) == 0
+    again = json.loads((out / "eval/train-step-00000005.json").read_text())
     assert again["metrics"] == record["metrics"]
+    for command in (
+        ["search", str(run), "--out", str(tmp_path / "trials"), "--dry-run"],
+        [
+            "pseudo-label",
+            str(run),
+            "--out",
+            str(tmp_path / "pseudo"),
+            "--split",
+            "train",
+            "--threshold",
+            "0.4",
+        ],
+        ["cluster", "--embeddings", str(run), "--out", str(tmp_path / "clusters"), "--dry-run"],
+    ):
+        main([*command, *score[:2]])
+        assert line in capsys.readouterr().out, command
+
+
+def test_an_export_of_one_checkpoint_lies_in_its_run(run: Path) -> None:
+    assert main(["export", str(step_folder(run, 3)), "--formats", "none"]) == 0
+    assert open_run(run / "exported").step == 3
+
+
+def test_weight_files_that_are_not_there_open_nothing_else(run: Path) -> None:
+    for name in ("model.safetensors", "ema.safetensors"):
+        with pytest.raises(UserError, match="no such weight file"):
+            open_run(run / name)
+
+
+def test_paths_may_be_relative_and_weights_links(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = step_folder(run, 3) / "model.safetensors"
+    file.rename(run.parent / "blob")
+    file.symlink_to(run.parent / "blob")
+    monkeypatch.chdir(run / "checkpoints")
+    for target in ("step-00000003", "step-00000003/model.safetensors"):
+        opened = open_run(target)
+        assert (opened.step, opened.name, opened.folder) == (3, "step-00000003", run)
+
+
+def test_training_starts_from_the_last_checkpoint(run: Path) -> None:
+    """Whether or not somebody scored the run in the meantime."""
+    best_is(run, 5)
+    config = from_dict({"method": CAM, "train": {"init": [str(run)]}}, origin="test")
+    notes = initialise(build_method(config, num_classes=3), config)
+    assert notes[0].startswith(f"starts from {step_folder(run, 7)}")

@@ -19,8 +19,10 @@ from wsol_dist.data.images.broken import name_some
 from wsol_dist.data.shards.columns import About, ColumnWriter
 from wsol_dist.data.shards.index import Index
 from wsol_dist.log.progress import progress
+from wsol_dist.processes.environment import is_first_rank
 from wsol_dist.processes.ranks import Ranks
 
+END = object()
 Values = Callable[[str, Sequence[range]], Iterator[np.ndarray | None]]
 """A split, and for each shard the rows of its samples in that split -> a value for each sample, in this order; None
 for an image that does not decode."""
@@ -48,7 +50,7 @@ def is_complete(index: Index, task: ColumnTask) -> bool:
         UserError: the folder holds another column, or cannot be written.
     """
     complete = ColumnWriter(task.out, index, task.about).finished
-    if complete:
+    if complete and is_first_rank():
         print(f"{task.out}: complete, nothing to do", flush=True)
     return complete
 
@@ -94,6 +96,7 @@ def _write_shards(
                     shard.add(None if value is None else encode(value, writer.about.extension))
                     broken += [(split, row)] if value is None else []
                     advance(1)
+        assert next(found, END) is END, f"{split}: more values than samples"
     return [writer.index.rows(split).ids[row].as_py() for split, row in broken]
 
 

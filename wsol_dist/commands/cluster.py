@@ -18,7 +18,7 @@ from wsol_dist.columns.options import add_column_options, open_source
 from wsol_dist.data.packing.parallel import num_cores
 from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
-from wsol_dist.options import add_step_option, parse_knobs, part_of, split_arguments
+from wsol_dist.options import add_weights_options, parse_knobs, part_of, split_arguments, weights_given
 from wsol_dist.regions.cluster import BACKENDS, ClusterConfig, backend_class
 from wsol_dist.runs.opening import open_run, print_chosen
 
@@ -37,6 +37,10 @@ def main(argv: list[str]) -> int:
         print(f"\nThe knobs of --backend {own.backend} are flags too:\n")
         parse_knobs(backend_class(own.backend).Config, ["--help"], prog="wsol cluster ...")
         return 0
+    if any(weights_given(own).values()) and not (own.embeddings or own.run):
+        raise UserError(
+            "--step, --init and --trust-code are of the weights of --embeddings or --run; give one of these"
+        )
     if own.show:
         return _show(own, rest)
     task = plan(own, rest)
@@ -75,8 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="RUN|RECIPE",
         help="faiss: cluster by this localizer's patch embeddings too (--embedding is their weight)",
     )
-    add("--init", type=Path, help="weights of --embeddings and of --run: a file, or a run folder")
-    add_step_option(parser)
+    add_weights_options(parser)
     add("--run", help="--show: run folder or recipe whose maps are shown")
     add("--alpha", type=float, default=0.5, help="--show: refine.alpha; default 0.5")
     add(
@@ -143,7 +146,7 @@ def _work(own: argparse.Namespace, target: str, splits: Sequence[str]) -> Work:
     """A localizer with the weights that --step and --init choose."""
     from wsol_dist.evaluator.work import plan_work
 
-    opened = open_run(target, step=own.step, init=own.init)
+    opened = open_run(target, **weights_given(own))
     print_chosen(opened)
     return plan_work(opened, index=own.index, splits=splits)
 

@@ -18,7 +18,14 @@ from pathlib import Path
 
 from wsol_dist.errors import UserError
 from wsol_dist.launching.requeue import requeue
-from wsol_dist.options import add_step_option, check_least, names_of, split_arguments
+from wsol_dist.options import (
+    TARGET,
+    add_weights_options,
+    check_least,
+    names_of,
+    split_arguments,
+    weights_given,
+)
 from wsol_dist.processes.environment import is_first_rank
 from wsol_dist.processes.first_error import told_once
 from wsol_dist.processes.stop import STOPPED, STOPPED_LINE, Stop
@@ -46,7 +53,11 @@ def score_run(own: argparse.Namespace, rest: list[str]) -> int:
     """Check what was given, then score."""
     if own.final_split:
         raise UserError("--final-split: goes with --follow; without it --split names what is scored")
-    opened = open_run(own.target, step=own.step, init=own.init, overrides=rest)
+    opened = open_run(own.target, **weights_given(own), overrides=rest)
+    if opened.whole and opened.folder is None and own.out is None:
+        raise UserError(
+            f"--out: needed, as {own.target} is no run folder that could hold the results; give a folder"
+        )
     # They import torch: after the flags are checked.
     from wsol_dist.evaluator.scoring import score_work
     from wsol_dist.evaluator.work import plan_work
@@ -116,8 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="wsol evaluate", description=__doc__, allow_abbrev=False, add_help=False
     )
-    parser.add_argument("target", metavar="RUN|RECIPE", help="run folder, name of a recipe, or .yaml file")
-    parser.add_argument("--init", type=Path, help="weights to score: a file, or a run folder")
+    parser.add_argument("target", metavar="RUN|RECIPE", help=TARGET)
     parser.add_argument("--index", help="folder of the shards; default the recipe's data.index")
     parser.add_argument("--split", help="one or several, scored in turn; default test")
     parser.add_argument("--procs", type=int, default=1, help="processes on this machine; default 1")
@@ -127,9 +137,11 @@ def _parser() -> argparse.ArgumentParser:
         "chooses, and val for others",
     )
     parser.add_argument(
-        "--out", type=Path, help="folder that gets eval/; default RUN, or runs/NAME for a recipe"
+        "--out",
+        type=Path,
+        help="folder that gets eval/; default RUN, or runs/NAME for a recipe; needed for a model without a run",
     )
-    add_step_option(parser)
+    add_weights_options(parser)
     parser.add_argument(
         "--save-maps", action="store_true", help="keep the score maps as well: 8-bit tars below RUN/eval"
     )

@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
         f"{opened.chosen}; {opened.method_name}, {len(opened.classes)} classes; {opened.threshold_why}",
         flush=True,
     )
-    done = export(opened, own.out or Path(own.run) / "exported", formats=formats, top_k=own.top_k)
+    done = export(opened, own.out or opened.path / "exported", formats=formats, top_k=own.top_k)
     for name, difference in done.differences.items():
         print(f"{name}: class probabilities within {difference:.1e} of the live model's")
     print(f"{done.folder}: {', '.join(done.files)}")
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", metavar="RUN", help="run folder")
+    parser.add_argument("run", metavar="RUN", help="run folder, or one checkpoint of it")
     parser.add_argument(
         "--out", type=Path, help="folder that is written, not there yet; default RUN/exported"
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsol_dist.errors import UserError
-from wsol_dist.options import add_model_options, check_least, check_top_k, names_of
+from wsol_dist.options import MODEL, add_model_options, check_least, check_top_k, names_of
 
 if TYPE_CHECKING:
     from wsol_dist.prediction.inputs import Inputs
@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", metavar="RUN|MODEL", help="run folder, or folder of wsol export")
+    parser.add_argument("model", metavar="RUN|MODEL", help=MODEL)
     parser.add_argument(
         "paths", metavar="PATH", nargs="*", help="images, folders, globs, or folders of shards"
     )

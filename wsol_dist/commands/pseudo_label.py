@@ -13,13 +13,12 @@ import argparse
 import shlex
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsol_dist.columns.options import add_column_options, open_source
 from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
-from wsol_dist.options import add_step_option, parse_knobs, split_arguments
+from wsol_dist.options import TARGET, add_weights_options, parse_knobs, split_arguments, weights_given
 from wsol_dist.runs.opening import open_run, print_chosen
 
 if TYPE_CHECKING:
@@ -57,11 +56,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="wsol pseudo-label", description=__doc__, allow_abbrev=False, add_help=False
     )
-    parser.add_argument("target", metavar="RUN|RECIPE", help="run folder, name of a recipe, or .yaml file")
+    parser.add_argument("target", metavar="RUN|RECIPE", help=TARGET)
     add_column_options(parser, what="label maps", procs=1, procs_help="1")
     parser.set_defaults(split=None)
-    parser.add_argument("--init", type=Path, help="weights: a file, or a run folder")
-    add_step_option(parser)
+    add_weights_options(parser)
     parser.add_argument("--threshold", help="val, fixed (the recipe's) or a number in [0, 1); default val")
     return parser
 
@@ -73,7 +71,7 @@ def plan(own: argparse.Namespace, rest: list[str]) -> PseudoLabelling:
         UserError: what does not exist or does not fit, and how to mend it.
     """
     knobs, overrides = _parted(rest)
-    opened = open_run(own.target, step=own.step, init=own.init, overrides=overrides)
+    opened = open_run(own.target, **weights_given(own), overrides=overrides)
     # It imports torch: after the recipe is read.
     from wsol_dist.columns.pseudo_labels import PseudoLabelling, check_labelling
     from wsol_dist.evaluator.work import plan_work
@@ -88,15 +86,18 @@ def plan(own: argparse.Namespace, rest: list[str]) -> PseudoLabelling:
     return PseudoLabelling(
         work=work,
         out=own.out,
-        threshold=background_threshold(work, target=own.target),
+        threshold=background_threshold(work, scored=_scored_as(own)),
         config=config,
         command=shlex.join(["wsol", *sys.argv[1:]]),
         workers=own.workers,
     )
 
 
-def background_threshold(work: Work, *, target: str) -> Threshold:
+def background_threshold(work: Work, *, scored: str) -> Threshold:
     """The threshold up to which a pixel is background: the held-out split's, unless another is asked for by name.
+
+    Args:
+        scored: the target with the flags that choose its weights, as `wsol evaluate` takes them.
 
     Raises:
         UserError: it would be val's, and that was not scored with these weights, knobs and shards.
@@ -111,7 +112,7 @@ def background_threshold(work: Work, *, target: str) -> Threshold:
     asked = replace(
         work,
         threshold=work.threshold or "val",
-        cure=f"run first: wsol evaluate {shlex.quote(target)} --split {work.config.val.split}, with the same overrides",
+        cure=f"run first: wsol evaluate {scored} --split {work.config.val.split}, with the same overrides",
     )
     others = (
         name for name in (*work.splits, work.config.data.train_split, "") if name != work.config.val.split
@@ -119,6 +120,16 @@ def background_threshold(work: Work, *, target: str) -> Threshold:
     threshold, why = threshold_for(next(others), asked, None)
     print(f"background: {why}")
     return threshold
+
+
+def _scored_as(own: argparse.Namespace) -> str:
+    given = [
+        word
+        for name in ("step", "init")
+        if (value := getattr(own, name))
+        for word in (f"--{name}", str(value))
+    ]
+    return shlex.join([own.target, *given])
 
 
 def _parted(words: list[str]) -> tuple[list[str], list[str]]:

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsol_dist.errors import UserError, did_you_mean
-from wsol_dist.options import add_step_option, check_least, names_of, part_of, split_arguments
+from wsol_dist.options import (
+    TARGET,
+    add_weights_options,
+    check_least,
+    names_of,
+    part_of,
+    split_arguments,
+    weights_given,
+)
 from wsol_dist.recipe import recipe_names
 from wsol_dist.regions.cluster import BACKENDS
 from wsol_dist.runs.opening import open_run, print_chosen
@@ -46,9 +54,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="wsol search", description=__doc__, allow_abbrev=False, add_help=False
     )
     add = parser.add_argument
-    add("target", metavar="RUN|RECIPE", help="run folder, name of a recipe, or .yaml file")
-    add("--init", type=Path, help="weights: a file, or a run folder")
-    add_step_option(parser)
+    add("target", metavar="RUN|RECIPE", help=TARGET)
+    add_weights_options(parser)
     add("--index", required=True, help="folder of the shards")
     add("--out", type=Path, required=True, help="folder that gets the trials")
     add("--trials", type=int, default=30, help="default 30")
@@ -74,7 +81,7 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Search:
     for name in backends:
         if name not in BACKENDS:
             raise UserError(f"--backends: unknown backend {name!r}; {did_you_mean(name, sorted(BACKENDS))}")
-    opened = open_run(own.target, step=own.step, init=own.init, overrides=rest)
+    opened = open_run(own.target, **weights_given(own), overrides=rest)
     split = opened.config.val.split
     # They import torch: after the flags are checked.
     from wsol_dist.columns.search import Search

@@ -34,7 +34,7 @@ def train(config: Config, folder: Path) -> int:
     """Run or continue a training in its folder, on the ranks that the environment describes.
 
     Returns:
-        0 when it is through; `engine.stop.STOPPED` when it was stopped before, and the same command continues it.
+        0 when it is through; `processes.stop.STOPPED` when it was stopped before, and the same command continues it.
     """
     # It listens from here: importing torch takes seconds.
     with Stop(at_once=partial(_leave_at_once, config)) as stop, told_once(folder):

@@ -60,7 +60,8 @@ class TrainConfig:
     """A SLURM job that was stopped before its end (time limit, preemption, hang) puts itself back into the queue until
     it was started again this often; 0 never."""
     init: tuple[str, ...] = ()
-    """Weights to start from: .safetensors files or run folders; several are merged, each giving what it trained."""
+    """Weights to start from: .safetensors files, or run folders, of which the last checkpoint is taken whether or not
+    they were scored; several are merged, each giving what it trained."""
 
     def __post_init__(self) -> None:
         positive = {

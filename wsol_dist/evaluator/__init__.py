@@ -1,4 +1,4 @@
 """Score weights on shards: maps, boxes, exact counters over ranks, thresholds, records, following a run.
 
-It stands beside `training`, which it does not import; prediction, `columns` and commands import it.
+It stands beside `training`, which it does not import; the rooms above both import it.
 """

@@ -44,6 +44,8 @@ def score_work(work: Work, *, procs: int) -> None:
 
 def run(ranks: Ranks, work: Work) -> None:
     """Score all splits on these ranks; the first rank writes and prints."""
+    # Where a launcher starts the ranks each one chose the weights by itself, and best.json may have changed in between.
+    work = ranks.gather(work)[0]
     method, notes = load_method(work, ranks)
     with open_log(work, ranks) as track:
         for note in notes:

@@ -144,7 +144,8 @@ def verdict(started: Started, run: Path, splits: tuple[str, ...]) -> list[str]:
     """What a person should know at the end: the score with its protocol, or that there can be none."""
     from wsol_dist.report.run_data import read_run
 
-    records = [record for record in read_run(run).records if record.split == splits[-1]]
+    step = step_of(choose_checkpoint(run, None)[0])
+    records = [one for one in read_run(run).records if (one.split, one.step) == (splits[-1], step)]
     if not records:
         return []
     record = records[-1]

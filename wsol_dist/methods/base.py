@@ -1,4 +1,4 @@
-"""The protocol of a method: it knows its loss and its maps, and nothing of data, engine or report."""
+"""The protocol of a method: it knows its loss and its maps, and nothing of data, training or report."""
 
 from __future__ import annotations
 

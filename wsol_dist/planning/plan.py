@@ -85,7 +85,7 @@ def inputs(config: Config, index: Index | None) -> Inputs:
     """What the method gets in training, as far as recipe and shards say.
 
     Raises:
-        UserError: the number of classes is not kngiven.
+        UserError: the number of classes is not known.
     """
     from wsol_dist.data.shards.columns import Column
     from wsol_dist.planning.network import Inputs

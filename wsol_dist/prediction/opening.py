@@ -74,8 +74,11 @@ def open_model(
     sha256 = sha256_of(run.weights)
     if is_exported(folder):
         chosen, why = _exported_threshold(folder)
+    elif run.folder:
+        chosen, why = _run_threshold(run.folder, run.config, step=run.step, weights_sha256=sha256)
     else:
-        chosen, why = _run_threshold(run.folder or folder, run.config, step=run.step, weights_sha256=sha256)
+        chosen = fixed(run.config.evaluate.threshold)
+        why = f"threshold {chosen.value:.3f} (fixed, the recipe's): {folder} lies in no run folder that chose one"
     opened = OpenedModel(
         path=run.folder or folder,
         config=replace(run.config, before=()),

@@ -29,8 +29,8 @@ PROBE_BYTES = {"cuda": 64 * 2**20, "cpu": 4 * 2**20}
 """What is summed over all ranks to see how fast that goes."""
 PROBE_REPEATS = 3
 GPU_DEVICE = Path("/dev/nvidia0")
-PACKAGE = Path(__file__).parents[1]
 """There where NVIDIA's driver is, whether or not torch can use it."""
+PACKAGE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, kw_only=True)

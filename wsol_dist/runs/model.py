@@ -43,7 +43,7 @@ def initialise(method: Method, config: Config) -> list[str]:
     """
     notes = []
     for name in config.train.init:
-        path = find_weights(Path(name))
+        path = find_weights(Path(name), step="last")
         check_belongs(path, config.method_name)
         state = read_state(path)
         metadata = checkpoint.weights_metadata(path)

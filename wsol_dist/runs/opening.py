@@ -61,7 +61,7 @@ def open_run(
         init: weights to take instead of the target's own, as `find_weights` takes them.
         overrides: command-line arguments over the configuration.
         trust_code: allow the configuration of a folder to name a method `module:Class`, which is imported; None allows
-            it to a run folder, which is the user's own, and not to an exported model, which may be anybody's.
+            it to a run folder, which is the user's own, and not to a model without one, which may be anybody's.
 
     Raises:
         UserError: there is no such target, checkpoint or file, or it is damaged.
@@ -87,12 +87,11 @@ def open_run(
     if not (folder / checkpoint.WEIGHTS).is_file():
         return OpenedRun(config=config)
     weights = Path(target) if folder != Path(target) else checkpoint.evaluated_weights(folder)
-    run = folder.parent.parent if folder.parent.name == checkpoint.FOLDER else None
-    return _open_checkpoint(config, weights, run=run, chosen=f"weights: {weights}")
+    return _open_checkpoint(config, weights, run=run_around(folder), chosen=f"weights: {weights}")
 
 
 def _open_checkpoint(config: Config, weights: Path, *, run: Path | None, chosen: str) -> OpenedRun:
-    place = weights.resolve().parent
+    place = weights.parent.absolute()
     averaged = " (averaged weights, train.ema)" if weights.name == checkpoint.EMA_WEIGHTS else ""
     return OpenedRun(
         config=config,
@@ -118,9 +117,26 @@ def _open_exported(config: Config, folder: Path) -> OpenedRun:
 
 
 def folder_of(target: str | Path) -> Path:
-    """The folder that a target is, or that a weight file lies in."""
+    """The folder that a target is, or that a weight file lies in.
+
+    Raises:
+        UserError: a weight file that is not there.
+    """
     path = Path(target)
-    return path.parent if path.name in (checkpoint.WEIGHTS, checkpoint.EMA_WEIGHTS) else path
+    if path.name not in (checkpoint.WEIGHTS, checkpoint.EMA_WEIGHTS):
+        return path
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such weight file")
+    return path.parent
+
+
+def run_around(folder: Path) -> Path | None:
+    """The run folder that a checkpoint's folder lies in; None for one that was moved out of it."""
+    run = folder.absolute().parent.parent
+    inside = folder.absolute().parent == run / checkpoint.FOLDER and checkpoint.is_checkpoint(
+        folder.absolute()
+    )
+    return run if inside and (run / CONFIG_FILE).is_file() else None
 
 
 def print_chosen(opened: OpenedRun) -> None:
@@ -141,7 +157,8 @@ def read_target(
     if (folder / CONFIG_FILE).is_file():
         if is_exported(folder):
             check_sums(folder, (checkpoint.WEIGHTS, CONFIG_FILE, MODEL_FILE))
-        trusted = not is_exported(folder) if trust_code is None else trust_code
+        own = not (folder / checkpoint.WEIGHTS).is_file() or run_around(folder) is not None
+        trusted = own and not is_exported(folder) if trust_code is None else trust_code
         config = read_config(folder / CONFIG_FILE, trust_code=trusted)
         return override(config, list(overrides), prog=f"wsol ... {target}")
     if folder.is_dir():
@@ -152,8 +169,8 @@ def read_target(
 
 
 def is_exported(folder: Path) -> bool:
-    """Whether `wsol export` wrote the folder."""
-    return (folder / SUMS_FILE).is_file()
+    """Whether `wsol export` wrote the folder, even if a part of it is missing."""
+    return (folder / SUMS_FILE).is_file() or (folder / MODEL_FILE).is_file()
 
 
 def choose_checkpoint(run: Path, step: str | None) -> tuple[Path, str]:
@@ -191,19 +208,24 @@ def _why_best(best: dict[str, Any], newest: int) -> str:
     return f"the best{by} ({BEST_FILE}){other}"
 
 
-def find_weights(path: Path) -> Path:
+def find_weights(path: Path, *, step: str | None = None) -> Path:
     """The weight file of a file, a checkpoint folder, an exported model or a run folder.
 
+    Args:
+        step: of a run folder, as `choose_checkpoint` takes it.
+
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it is not the file that was exported.
     """
     if path.is_file():
         return path
+    if is_exported(path):
+        check_sums(path, (checkpoint.WEIGHTS,))
     if (path / checkpoint.WEIGHTS).is_file():
         return checkpoint.evaluated_weights(path)
     if not path.is_dir() or not checkpoint.complete_checkpoints(path):
         raise UserError(f"{path}: neither a weight file nor a run folder with a checkpoint in it")
-    return checkpoint.evaluated_weights(choose_checkpoint(path, None)[0])
+    return checkpoint.evaluated_weights(choose_checkpoint(path, step)[0])
 
 
 def read_config(path: Path, *, trust_code: bool) -> Config:
@@ -239,6 +261,8 @@ def check_sums(folder: Path, needed: tuple[str, ...]) -> None:
         UserError: a needed file is not listed, is missing, or is another.
     """
     path = folder / SUMS_FILE
+    if not path.is_file():
+        raise UserError(f"{path}: missing; copy the model again")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         sums = {name.lstrip(" *"): sum_ for sum_, _, name in (line.partition(" ") for line in lines if line)}

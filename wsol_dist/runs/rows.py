@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wsol_dist.files import whole_or_absent
+from wsol_dist.files import remove_stale, whole_or_absent
 
 _KNOWN = {
     "id": pa.string(),
@@ -47,6 +47,7 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]], *, about: dict[str, s
     """
     schema = _schema(rows).with_metadata(about)
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale(path)
     with whole_or_absent(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for chunk in _chunks(rows):
             writer.write_table(pa.Table.from_pylist(chunk, schema=schema))

@@ -1,4 +1,4 @@
 """Train a recipe's method over DeepSpeed: steps, optimizer, memory, stages, and the checks before the first step.
 
-Commands, `launching` and `fitting` import it; nothing here knows a data set or a metric.
+`launching`, `fitting`, `planning` and commands import it; nothing here knows a data set or a metric.
 """

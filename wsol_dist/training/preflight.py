@@ -233,7 +233,7 @@ def _check_files(config: Config, index: Index) -> None:
     if not config.train.init:
         return _check_stems(to_dict(config)["method"], "method")
     for init in config.train.init:
-        path = find_weights(Path(init))
+        path = find_weights(Path(init), step="last")
         check_belongs(path, config.method_name)
         check_classes(path, index, cure="give weights of the same classes, or other shards as --data.index")
 

@@ -1,4 +1,4 @@
 """Shards to batches: the order of an epoch, loader processes, shared memory, reading ahead.
 
-Training, the evaluator and `columns` import it; packing and sources do not.
+Whatever reads many samples imports it; packing and sources do not.
 """

@@ -1,1 +1,1 @@
-"""CAM: class activation maps of a CNN."""
+"""CAM: class activation maps of a CNN. `registry.py` alone names it."""

@@ -1,1 +1,1 @@
-"""MMCST: multi-modal class-specific tokens."""
+"""MMCST: multi-modal class-specific tokens. `registry.py` alone names it."""

@@ -1,1 +1,1 @@
-"""MOLT: the multiscale object localization transformer."""
+"""MOLT: the multiscale object localization transformer. MMCST and the segmenter build on it."""

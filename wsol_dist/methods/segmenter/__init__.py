@@ -1,1 +1,1 @@
-"""The segmentation stage: a network that learns the class of every pixel from pseudo labels."""
+"""The segmentation stage: a network that learns the class of every pixel. `registry.py` alone names it."""

@@ -1,1 +1,1 @@
-"""TS-CAM: token semantic coupled attention maps of a vision transformer."""
+"""TS-CAM: token semantic coupled attention maps. MOLT and MMCST build on it."""

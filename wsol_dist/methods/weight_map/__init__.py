@@ -1,1 +1,1 @@
-"""The weight map, methods I and II."""
+"""The weight map, methods I and II. `registry.py` alone names it."""

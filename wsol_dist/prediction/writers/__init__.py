@@ -1,5 +1,5 @@
 """Formats of predictions, one file each. A table format is made of the record, at the end or from a reviewed table; a
-picture format is written for each image while its map is at hand.
+picture format is written for each image while its map is at hand. `prediction` and `review` import it.
 """
 
 from __future__ import annotations
