@@ -53,7 +53,7 @@ def test_every_package_that_is_imported_is_required(installed: Path) -> None:
         re.split(r"[^\w.-]", one)[0] for one in headers.get_all("Requires-Dist", []) if "extra" not in one
     }
     required |= {"faiss-cpu"}  # or faiss-gpu: the user chooses
-    names = {canonical(name) for name in required}
+    names, brings = {canonical(name) for name in required}, packages_distributions()
     for file in (installed / "wsol_dist").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             modules = [one.name for one in node.names] if isinstance(node, ast.Import) else []
@@ -61,7 +61,7 @@ def test_every_package_that_is_imported_is_required(installed: Path) -> None:
             for module in (
                 {one.partition(".")[0] for one in modules} - sys.stdlib_module_names - {"wsol_dist"}
             ):
-                brought = {canonical(one) for one in packages_distributions()[module]}
+                brought = {canonical(one) for one in brings[module]}
                 assert brought & names, f"{file.name}: {module} of {brought}"
 
 
