@@ -18,7 +18,7 @@ from wsol_dist.processes.ranks import Ranks
 def task_of(recipe: Path, out: Path) -> PseudoLabelling:
     own = argparse.Namespace(
         target=str(recipe), index=None, out=out, split="train,val", procs=2, workers=0, init=None, step=None,
-        threshold="0.3",
+        threshold="0.3", trust_code=False,
     )  # fmt: skip
     return plan(own, ["--ignore-margin", "0.05", "--crf.iterations", "1"])
 
