@@ -19,6 +19,7 @@ from tests.e2e.faults.shards import PACK, photos
 from tests.e2e.faults.table import fault
 from tests.e2e.faults.test_table import call
 from tests.forkserver import FRESH
+from tests.unit.test_track import finished_records
 from wsol_dist.cli import main
 from wsol_dist.data.images.decode import MAX_PIXELS, DecodeError, decode_rgb
 from wsol_dist.data.images.orientation import TAG
@@ -218,6 +219,7 @@ def test_training_names_and_replaces_a_broken_image(
     rows = [json.loads(line) for line in (prepared / "run" / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["data/broken_images"] == 1
     (log,) = (prepared / "run" / "wandb").glob("offline-run-*/run-*.wandb")
+    finished_records(log)  # W&B's own process completes it a moment after the run ends
     assert f"the next one stands in for each: {broken}".encode() in log.read_bytes()
 
 
