@@ -86,7 +86,7 @@ def _write_shards(
     writer: ColumnWriter, numbers: Sequence[int], values: Values, advance: Callable[[int], None]
 ) -> list[str]:
     """Write these shards; returns the ids of images that do not decode."""
-    broken: list[tuple[str, int]] = []
+    broken: list[str] = []
     for split, of_split in groupby(numbers, key=lambda number: writer.index.shards[number].split):
         shards = [(number, writer.positions(number)) for number in of_split]
         found = values(split, [rows for _, rows in shards])
@@ -94,10 +94,10 @@ def _write_shards(
             with writer.shard(number) as shard:
                 for row, value in zip(rows, found, strict=False):  # `found` goes on with the next shard
                     shard.add(None if value is None else encode(value, writer.about.extension))
-                    broken += [(split, row)] if value is None else []
+                    broken += [writer.id(number, row)] if value is None else []
                     advance(1)
         assert next(found, END) is END, f"{split}: more values than samples"
-    return [writer.index.rows(split).ids[row].as_py() for split, row in broken]
+    return broken
 
 
 def _print_start(index: Index, task: ColumnTask) -> None:

@@ -31,6 +31,7 @@ from wsol_dist.processes.first_error import told_once
 from wsol_dist.processes.stop import STOPPED, STOPPED_LINE, Stop
 from wsol_dist.recipe import Config, recipe_names
 from wsol_dist.runs.opening import open_run, print_chosen, read_target
+from wsol_dist.runs.run_state import CONFIG_FILE
 
 WAIT_FOR_RUN_S = 1800.0
 """How long --follow waits for a run folder: its job may start before that of the training made one."""
@@ -80,9 +81,9 @@ def follow_run(own: argparse.Namespace, rest: list[str]) -> int:
     check_follow(own)
     folder = Path(own.target)
     until = time.monotonic() + WAIT_FOR_RUN_S
-    while not (folder / "config.yaml").is_file() and time.monotonic() < until:
+    while not (folder / CONFIG_FILE).is_file() and time.monotonic() < until:
         time.sleep(2)
-    if not (folder / "config.yaml").is_file():
+    if not (folder / CONFIG_FILE).is_file():
         raise UserError(f"{folder}: --follow: no run folder, not even after {WAIT_FOR_RUN_S / 60:g} minutes")
     from wsol_dist.evaluator.choose_threshold import check_thresholds
     from wsol_dist.evaluator.follow import Following, follow
@@ -90,8 +91,7 @@ def follow_run(own: argparse.Namespace, rest: list[str]) -> int:
     from wsol_dist.processes.spawn import spawn
 
     config, final = read_target(own.target, rest), names_of(own.final_split)
-    index = own.index or config.data.index
-    work = plan_follow(folder, config, index=index, final_splits=final, threshold=own.threshold)
+    work = plan_follow(folder, config, index=own.index, final_splits=final, threshold=own.threshold)
     check_thresholds(work)
     task = Following(work=work, final_splits=final, final=own.final)
     # Nothing is lost by an end in the middle of a checkpoint: the job that goes on scores it from its start.

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from wsol_dist.errors import UserError, did_you_mean
+from wsol_dist.runs.run_state import CONFIG_FILE
 
 USAGE = """usage: wsol ranks {prepare,tell,check} ...
 
@@ -72,7 +73,7 @@ def _check(argv: list[str]) -> int:
 
 
 def _run_folder(folder: Path) -> Path:
-    if not (folder / "config.yaml").is_file():
+    if not (folder / CONFIG_FILE).is_file():
         raise UserError(
             f"{folder}: no run folder (no config.yaml); `wsol ranks prepare RECIPE --out {folder}` writes one"
         )

@@ -28,6 +28,7 @@ from wsol_dist.processes.ranks import Ranks
 from wsol_dist.processes.spawn import spawn
 from wsol_dist.recipe import dump, to_dict
 from wsol_dist.runs.model import build_method
+from wsol_dist.runs.run_state import CONFIG_FILE
 
 PROGRESS_EVERY_S = 10.0
 
@@ -61,8 +62,8 @@ def open_log(work: Work, ranks: Ranks) -> Track:
     """The evaluator's log in the run's folder, which is made where it is missing."""
     if ranks.is_main:
         work.folder.mkdir(parents=True, exist_ok=True)
-        if not (work.folder / "config.yaml").exists():
-            write_atomically(work.folder / "config.yaml", dump(work.config).encode())
+        if not (work.folder / CONFIG_FILE).exists():
+            write_atomically(work.folder / CONFIG_FILE, dump(work.config).encode())
     ranks.barrier()
     return Track.open(
         work.folder,

@@ -82,30 +82,22 @@ def plan_work(
 
 
 def plan_follow(
-    run: Path, config: Config, *, index: str, final_splits: Sequence[str], threshold: str | None
+    run: Path, config: Config, *, index: str | None, final_splits: Sequence[str], threshold: str | None
 ) -> Work:
     """Scoring each checkpoint of a run on its held-out split, and some splits at the end; checked.
 
     Raises:
         UserError: what does not exist or does not fit, and how to fix it.
     """
-    val = config.val.split
-    check_work(config, index, splits=(val, *final_splits), weights=None)
-    check_threshold(threshold)
-    if val in final_splits:
-        raise UserError(f"--final-split: {val!r} is the held-out split, which is scored anyway; name another")
-    return Work(
-        config=config,
-        identity=identify(config, index, weights=None, whole=True),
-        index=index,
-        splits=(val, *final_splits),
-        weights=None,
-        whole=True,
-        step=0,
-        checkpoint="",
-        threshold=threshold,
-        folder=run,
-    )
+    # The weights are those of checkpoints yet to come.
+    opened = OpenedRun(config=config, folder=run, whole=True, name="")
+    splits = (config.val.split, *final_splits)
+    work = plan_work(opened, splits=splits, index=index, threshold=threshold)
+    if config.val.split in final_splits:
+        raise UserError(
+            f"--final-split: {config.val.split!r} is the held-out split, which is scored anyway; name another"
+        )
+    return work
 
 
 def check_work(config: Config, index_dir: str, *, splits: tuple[str, ...], weights: Path | None) -> None:

@@ -34,7 +34,8 @@ from wsol_dist.files import sha256_of
 from wsol_dist.prediction.opening import OpenedModel, build
 from wsol_dist.recipe import read_yaml, to_dict
 from wsol_dist.runs.checkpoint import WEIGHTS, save_weights, sync
-from wsol_dist.runs.opening import CONFIG_FILE, MODEL_FILE, MODEL_SCHEMA, SUMS_FILE
+from wsol_dist.runs.opening import MODEL_FILE, MODEL_SCHEMA, SUMS_FILE
+from wsol_dist.runs.run_state import CONFIG_FILE
 from wsol_dist.version import __version__
 
 FORMATS = ("onnx", "torch")

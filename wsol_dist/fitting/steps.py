@@ -14,9 +14,8 @@ from wsol_dist.fitting.source import FitSource
 from wsol_dist.fitting.started import Started
 from wsol_dist.log.progress import progress
 from wsol_dist.recipe import from_dict
-from wsol_dist.runs.checkpoint import step_of
-from wsol_dist.runs.opening import choose_checkpoint, open_run
-from wsol_dist.runs.run_state import finished_step
+from wsol_dist.runs.opening import open_run
+from wsol_dist.runs.run_state import CONFIG_FILE, finished_step
 
 SHARDS = "shards"
 
@@ -104,7 +103,7 @@ def is_scored(run: Path, splits: tuple[str, ...]) -> bool:
 
     if finished_step(run) is None:
         return False
-    step = step_of(choose_checkpoint(run, None)[0])
+    step = open_run(run).step
     return all((run / FOLDER / f"{stem(split, step)}.json").is_file() for split in splits)
 
 
@@ -117,7 +116,7 @@ def train_and_score(started: Started, run: Path, splits: tuple[str, ...], *, pro
         print(f"{run}: trained and scored, nothing to do")
         return 0
     prepare_folder(from_dict(started.config, origin=str(run)), run)
-    words = [str(run / "config.yaml"), "--cluster", "local", "--out", str(run), "--splits", ",".join(splits)]
+    words = [str(run / CONFIG_FILE), "--cluster", "local", "--out", str(run), "--splits", ",".join(splits)]
     return submission.main(words + ([] if procs is None else ["--procs-per-node", str(procs)]))
 
 
@@ -144,7 +143,7 @@ def verdict(started: Started, run: Path, splits: tuple[str, ...]) -> list[str]:
     """What a person should know at the end: the score with its protocol, or that there can be none."""
     from wsol_dist.report.run_data import read_run
 
-    step = step_of(choose_checkpoint(run, None)[0])
+    step = open_run(run).step
     records = [one for one in read_run(run).records if (one.split, one.step) == (splits[-1], step)]
     if not records:
         return []

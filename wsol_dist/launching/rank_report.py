@@ -26,6 +26,7 @@ from wsol_dist.data.stream.order import TrainingOrder, rank_share, steps_per_epo
 from wsol_dist.errors import RankError, UserError
 from wsol_dist.files import write_atomically
 from wsol_dist.recipe import read_yaml
+from wsol_dist.runs.run_state import CONFIG_FILE
 from wsol_dist.training.memory import GIB, free_memory
 
 RANK_GIB = 0.5
@@ -80,7 +81,7 @@ def tell(run: Path) -> Report:
     Raises:
         UserError: no run folder, no such shards, or a batch that the ranks cannot share.
     """
-    config = read_yaml(run / "config.yaml")
+    config = read_yaml(run / CONFIG_FILE)
     rank, world, local_rank = _place()
     rows = dict(_rows(config, rank=rank, world=world))
     report = Report(
@@ -161,7 +162,7 @@ def check(run: Path, *, ranks_per_node: int | None = None) -> Iterator[str]:
         UserError: the ranks do not fit into the memory that there is.
     """
     reports = _read(reports_folder(run))
-    config = read_yaml(run / "config.yaml")
+    config = read_yaml(run / CONFIG_FILE)
     data = DataConfig(**config["data"])
     index = Index.load(data.index)
     yield _line_on_ranks(reports)

@@ -23,6 +23,7 @@ from wsol_dist.launching.job import WsolJob
 from wsol_dist.launching.local_job import wait_and_show
 from wsol_dist.options import check_least, names_of
 from wsol_dist.recipe import Config, parse_with_recipe
+from wsol_dist.runs.run_state import CONFIG_FILE
 from wsol_dist.training.preflight import check, check_network, prepare_folder
 from wsol_dist.training.stages import stages
 
@@ -156,7 +157,7 @@ class Plan:
             raise UserError(f"--ranks-per-node: given {self.ranks}, each node has {procs} (--procs-per-node)")
         self.logs = folder / "logs"
         # The jobs read the configuration that was stored at submission: later edits of a recipe do not reach them.
-        self.train = WsolJob(("train", str(folder / "config.yaml"), "--out", str(folder)))
+        self.train = WsolJob(("train", str(folder / CONFIG_FILE), "--out", str(folder)))
         # The held-out split first: it chooses the threshold.
         self.evaluate = WsolJob(("evaluate", str(folder), "--split", own.splits))
         # On nodes of its own the evaluator works while training does.

@@ -22,7 +22,8 @@ from wsol_dist.models.weights import load_checked, read_state
 from wsol_dist.recipe import Config, to_dict
 from wsol_dist.regions.boxes import level_of
 from wsol_dist.runs.model import build_method, check_belongs, trained_classes
-from wsol_dist.runs.opening import CONFIG_FILE, MODEL_FILE, folder_of, is_exported, open_run, read_about
+from wsol_dist.runs.opening import MODEL_FILE, OpenedRun, folder_of, is_exported, open_run, read_about
+from wsol_dist.runs.run_state import CONFIG_FILE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,18 +72,12 @@ def open_model(
         )
     run = open_run(path, step=step, trust_code=trust_code)
     assert run.weights is not None
-    sha256 = sha256_of(run.weights)
-    if is_exported(folder):
-        chosen, why = _exported_threshold(folder)
-    elif run.folder:
-        chosen, why = _run_threshold(run.folder, run.config, step=run.step, weights_sha256=sha256)
-    else:
-        chosen = fixed(run.config.evaluate.threshold)
-        why = f"threshold {chosen.value:.3f} (fixed, the recipe's): {folder} lies in no run folder that chose one"
-    opened = OpenedModel(
+    classes, sha256 = _classes_of(run.weights, run.config), sha256_of(run.weights)
+    chosen, why = _choose_threshold(run, folder, given=threshold, weights_sha256=sha256)
+    return OpenedModel(
         path=run.folder or folder,
         config=replace(run.config, before=()),
-        classes=_classes_of(run.weights, run.config),
+        classes=classes,
         weights=run.weights,
         weights_sha256=sha256,
         step=run.step,
@@ -90,13 +85,6 @@ def open_model(
         threshold=chosen,
         threshold_why=why,
         is_run=run.folder is not None,
-    )
-    if threshold is None:
-        return opened
-    if not 0 <= threshold < 1:
-        raise UserError(f"--threshold: given {threshold:g}, a number must be in [0, 1)")
-    return replace(
-        opened, threshold=fixed(threshold), threshold_why=f"threshold {threshold:.3f} (fixed, as given)"
     )
 
 
@@ -111,6 +99,23 @@ def build(opened: OpenedModel, device: torch.device) -> Method:
     )
     load_checked(method, read_state(opened.weights), source=str(opened.weights))
     return method.to(device).eval().requires_grad_(False)
+
+
+def _choose_threshold(
+    run: OpenedRun, folder: Path, *, given: float | None, weights_sha256: str
+) -> tuple[Threshold, str]:
+    """The threshold of boxes and masks, and a line on where it comes from."""
+    if given is not None:
+        if not 0 <= given < 1:
+            raise UserError(f"--threshold: given {given:g}, a number must be in [0, 1)")
+        return fixed(given), f"threshold {given:.3f} (fixed, as given)"
+    if is_exported(folder):
+        return _exported_threshold(folder)
+    if run.folder:
+        return _run_threshold(run.folder, run.config, step=run.step, weights_sha256=weights_sha256)
+    value = run.config.evaluate.threshold
+    why = f"threshold {value:.3f} (fixed, the recipe's): {folder} lies in no run folder that chose one"
+    return fixed(value), why
 
 
 def _exported_threshold(path: Path) -> tuple[Threshold, str]:

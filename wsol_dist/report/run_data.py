@@ -17,6 +17,7 @@ import yaml
 from wsol_dist.errors import UserError
 from wsol_dist.log.jsonl import METRICS_FILE, first_time, read_metrics
 from wsol_dist.runs.rows import read_numbers
+from wsol_dist.runs.run_state import CONFIG_FILE
 
 _MIME_OF_MAGIC = {b"\xff\xd8\xff": "image/jpeg", b"\x89PN": "image/png"}
 
@@ -154,7 +155,7 @@ def read_run(folder: Path) -> RunData:
     """
     if not folder.is_dir():
         raise UserError(f"run {str(folder)!r}: no such folder; give a run folder such as runs/quickstart")
-    config_path = folder / "config.yaml"
+    config_path = folder / CONFIG_FILE
     records = sorted((folder / "eval").glob("*.json"))
     if not (config_path.is_file() or records or (folder / METRICS_FILE["train"]).is_file()):
         raise UserError(

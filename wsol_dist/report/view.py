@@ -12,6 +12,7 @@ from wsol_dist.log.console import duration_text
 from wsol_dist.report.curves import number
 from wsol_dist.report.gallery import KINDS
 from wsol_dist.report.run_data import EvalRecord, RunData
+from wsol_dist.runs.run_state import CONFIG_FILE
 
 LABELS = {
     "gt_known": "GT-known",
@@ -237,7 +238,7 @@ def _commands(run: RunData) -> Iterator[str]:
     data = run.config.get("data")
     index = data.get("index") if isinstance(data, dict) else None
     if run.config and run.rows:
-        config = shlex.quote(str(run.folder / "config.yaml"))
+        config = shlex.quote(str(run.folder / CONFIG_FILE))
         yield f"wsol train {config} --out runs/{shlex.quote(run.folder.resolve().name + '-again')}"
     if run.headline:
         shards = f" --index {shlex.quote(str(index))}" if index else ""

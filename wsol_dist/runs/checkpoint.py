@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError, safe_open
 
 from wsol_dist.errors import UserError
-from wsol_dist.runs.run_state import kept_steps
+from wsol_dist.runs.run_state import CONFIG_FILE, kept_steps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,7 +129,7 @@ def finish(
     """Complete and name a checkpoint; rank 0 calls it after every rank wrote its part and called `sync`."""
     unfinished, final = unfinished_folder(run, state.step), step_folder(run, state.step)
     (unfinished / "state.json").write_text(json.dumps(asdict(state)) + "\n", encoding="utf-8")
-    (unfinished / "config.yaml").write_text(config_yaml, encoding="utf-8")
+    (unfinished / CONFIG_FILE).write_text(config_yaml, encoding="utf-8")
     save_weights(unfinished / WEIGHTS, weights, metadata=metadata)
     if ema is not None:
         save_weights(unfinished / EMA_WEIGHTS, ema, metadata=metadata)

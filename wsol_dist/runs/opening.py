@@ -17,10 +17,10 @@ from wsol_dist.files import sha256_of
 from wsol_dist.processes.environment import is_first_rank
 from wsol_dist.recipe import Config, from_dict, load, override, read_yaml, recipe_names
 from wsol_dist.runs import checkpoint
-from wsol_dist.runs.run_state import BEST_FILE, read_best
+from wsol_dist.runs.run_state import BEST_FILE, CONFIG_FILE, read_best
 
-CONFIG_FILE, MODEL_FILE, SUMS_FILE = "config.yaml", "model.json", "SHA256SUMS"
-"""`config.yaml` of a run folder or an exported model; the other two of an exported model only."""
+MODEL_FILE, SUMS_FILE = "model.json", "SHA256SUMS"
+"""Of an exported model, beside its weights and configuration."""
 MODEL_SCHEMA = 1
 MAX_CONFIG_BYTES = 1 << 20
 

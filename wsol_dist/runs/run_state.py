@@ -11,6 +11,8 @@ from typing import Any
 
 from wsol_dist.files import write_atomically
 
+CONFIG_FILE = "config.yaml"
+"""The resolved recipe, also of a checkpoint and of an exported model."""
 BEST_FILE = "best.json"
 """Which checkpoint is the best, and by what."""
 FINISHED_FILE = "finished"

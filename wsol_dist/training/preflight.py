@@ -18,8 +18,8 @@ from wsol_dist.methods.config import GivenData
 from wsol_dist.recipe import Config, dump, read_yaml, to_dict
 from wsol_dist.runs.checkpoint import complete_checkpoints
 from wsol_dist.runs.lock import RunLock
+from wsol_dist.runs.run_state import CONFIG_FILE
 
-CONFIG_FILE = "config.yaml"
 MAY_CHANGE = (
     "track",
     "evaluate",

@@ -99,6 +99,10 @@ class ColumnWriter:
         """Of a shard's samples among the rows of its split, where they lie together."""
         return self._split_rows(number)[1][number]
 
+    def id(self, number: int, row: int) -> str:
+        """The id of a sample of a shard, by its row of the split."""
+        return self._split_rows(number)[0].ids[row].as_py()
+
     def shard(self, number: int) -> ShardOfColumn:
         """One shard, to be filled with a value for each of its samples in the order of `positions`."""
         rows, positions = self._split_rows(number)[0], self.positions(number)
