@@ -6,7 +6,7 @@ import sys
 from wsol_dist.cli import run
 
 if __name__ == "__main__":
-    argv = sys.argv[1:]
+    argv, prog = sys.argv[1:], "python launch/search.py"
     if "--jobs" in argv:
-        sys.exit(run("wsol_dist.launching.array", ["search", *argv]))
-    sys.exit(run("wsol_dist.commands.search", argv))
+        sys.exit(run("wsol_dist.launching.array", ["search", *argv], prog=prog))
+    sys.exit(run("wsol_dist.commands.search", argv, prog=prog))

@@ -1,9 +1,14 @@
 #!/usr/bin/env python3
-"""Submit a training and the evaluator job beside it: python launch/submit.py --nodes 8 [RECIPE] [overrides]."""
+"""Submit a training and the evaluator job beside it: python launch/submit.py --nodes 8 [RECIPE] [overrides].
+
+Or a `wsol` command cut into the tasks of a job array: python launch/submit.py cluster --jobs 16 --index SHARDS ...
+"""
 
 import sys
 
 from wsol_dist.cli import run
 
 if __name__ == "__main__":
-    sys.exit(run("wsol_dist.launching.submission", sys.argv[1:]))
+    argv = sys.argv[1:]
+    room = "array" if argv[:1] in (["cluster"], ["search"]) else "submission"
+    sys.exit(run(f"wsol_dist.launching.{room}", argv, prog="python launch/submit.py"))

@@ -8,4 +8,4 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works in a clone
 from wsol_dist.cli import run
 
 if __name__ == "__main__":
-    sys.exit(run("wsol_dist.commands.shards", ["pack", *sys.argv[1:]]))
+    sys.exit(run("wsol_dist.commands.shards.pack", sys.argv[1:], prog="shards/pack.py"))

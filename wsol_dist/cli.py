@@ -1,43 +1,92 @@
-"""The `wsol` command: `wsol NAME ...` runs `commands/NAME.py`, imported only then."""
+"""The `wsol` command: `wsol NAME ...` runs `commands/NAME.py`, or of a folder `commands/NAME/ACTION.py`.
+
+A command is imported only when it is called.
+"""
 
 from __future__ import annotations
 
 import ast
+import contextlib
+import dataclasses
+import functools
 import importlib
+import operator
 import os
 import pkgutil
 import sys
 import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Annotated, Any
 
-from wsol_dist.errors import RankError, as_user_error, did_you_mean
+from wsol_dist.errors import RankError, UserError, as_user_error, did_you_mean
+from wsol_dist.processes.environment import is_first_rank
 from wsol_dist.processes.stop import held
 
 COMMANDS = Path(__file__).parent / "commands"
+PACKAGE = "wsol_dist.commands"
+COMPLETION = ("--tyro-print-completion", "--tyro-write-completion")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a subcommand; returns the exit code: 0 fine, 1 a failure, 2 a mistake in what was given."""
+    """Run a command; returns the exit code: 0 fine, 1 a failure, 2 a mistake in what was given."""
     argv = sys.argv[1:] if argv is None else argv
-    names = {info.name.replace("_", "-"): info.name for info in pkgutil.iter_modules([str(COMMANDS)])}
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(_help(names))
-        return 0
-    if argv[0] not in names:
-        print(f"error: unknown command {argv[0]!r}; {did_you_mean(argv[0], sorted(names))}", file=sys.stderr)
-        return 2
-    module = f"wsol_dist.commands.{names[argv[0]]}"
-    if argv[0] != "train":
-        return run(module, argv[1:])
+    if argv[:1] != ["train"]:
+        return caught(lambda: execute(argv))
     with held():  # it is told to stop by signals, and what it imports takes seconds
-        return run(module, argv[1:])
+        return caught(lambda: execute(argv))
 
 
-def run(module: str, argv: list[str]) -> int:
-    """Call a command module's `main(argv)`; a user's mistake becomes lines on stderr and code 2."""
+def execute(argv: Sequence[str]) -> int:
+    """Run a command; returns its exit code.
+
+    Raises:
+        UserError: there is no such command, or what the command raises.
+    """
+    if argv and argv[0] in COMPLETION:
+        return write_completion(argv)
+    folder, package, prog, words = COMMANDS, PACKAGE, "wsol", list(argv)
+    while True:
+        names = commands_in(folder)
+        if not words or words[0] in ("-h", "--help", "help"):
+            print(_help(folder, names, prog))
+            return 0 if words or prog == "wsol" else 2
+        name = words.pop(0)
+        if name not in names:
+            what = "unknown command" if prog == "wsol" else f"{prog}: unknown action"
+            raise UserError(f"{what} {name!r}; {did_you_mean(name, list(names))}")
+        package, prog, folder = f"{package}.{names[name]}", f"{prog} {name}", folder / names[name]
+        if not folder.is_dir():
+            return call(package, words, prog=prog)
+
+
+def call(module: str, words: Sequence[str], *, prog: str) -> int:
+    """Run a command's module with the words behind its name; returns its exit code."""
+    from wsol_dist.options import parse
+
+    command = importlib.import_module(module)
+    try:
+        try:
+            options = parse(command.Options, words, prog=prog, description=command.__doc__)
+        except UserError:
+            if is_first_rank():
+                raise
+            return 2  # all ranks were given the same words: one of them says what is wrong
+        return int(command.run(options))
+    except SystemExit as end:  # after the help, or of a rank that has said why
+        return int(end.code or 0)
+
+
+def run(module: str, words: Sequence[str], *, prog: str) -> int:
+    """`call` for a script: a user's mistake becomes lines on stderr and code 2."""
+    return caught(lambda: call(module, words, prog=prog))
+
+
+def caught(work: Callable[[], int]) -> int:
+    """Do the work of a program; a user's mistake becomes lines on stderr and code 2."""
     os.umask(os.umask(0o077) | 0o002)  # whatever it was, other users may not write what we write
     try:
-        return importlib.import_module(module).main(argv)
+        return work()
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -63,14 +112,57 @@ def _free_frames(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def _help(names: dict[str, str]) -> str:
-    lines = ["usage: wsol COMMAND ...    (wsol COMMAND --help tells more)", ""]
+def commands_in(folder: Path) -> dict[str, str]:
+    """The commands of a folder -> their modules; a folder of its own has a command's actions."""
+    return {info.name.replace("_", "-"): info.name for info in pkgutil.iter_modules([str(folder)])}
+
+
+def _help(folder: Path, names: dict[str, str], prog: str) -> str:
+    lines = [
+        f"usage: {prog} {'COMMAND' if prog == 'wsol' else 'ACTION'} ...    (--help behind it tells more)",
+        "",
+    ]
     for name, module in names.items():
         # Read, not imported: importing every command for one line of help would take seconds.
-        text = (COMMANDS / f"{module}.py").read_text(encoding="utf-8")
+        path = folder / module
+        text = (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text(
+            encoding="utf-8"
+        )
         doc = ast.get_docstring(ast.parse(text)) or ""
         lines.append(f"  {name:<12} {doc.splitlines()[0] if doc else ''}")
     return "\n".join(lines)
+
+
+def write_completion(words: Sequence[str]) -> int:
+    """Have tyro write the shell completion of `wsol`, its commands and their flags.
+
+    Args:
+        words: --tyro-write-completion SHELL FILE, or --tyro-print-completion SHELL; bash, zsh or tcsh.
+    """
+    import tyro
+
+    with contextlib.suppress(SystemExit):
+        tyro.cli(_tree(COMMANDS, PACKAGE), args=words, prog="wsol")
+    return 0
+
+
+def _tree(folder: Path, package: str) -> Any:
+    """The union of the options of all commands below a folder."""
+    import tyro
+
+    members = []
+    for name, module in commands_in(folder).items():
+        inner = folder / module
+        options: Any
+        if inner.is_dir():
+            tree = _tree(inner, f"{package}.{module}")
+            # Without a name the field does not stand before each of its flags.
+            actions = Annotated[tree, tyro.conf.arg(name="")]  # type: ignore[valid-type]
+            options = dataclasses.make_dataclass("Actions", [("action", actions)])
+        else:
+            options = importlib.import_module(f"{package}.{module}").Options
+        members.append(Annotated[options, tyro.conf.subcommand(name)])
+    return functools.reduce(operator.or_, members)
 
 
 if __name__ == "__main__":

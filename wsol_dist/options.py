@@ -1,71 +1,247 @@
-"""What commands do alike with flags of their own: tell them from a recipe's, check them, share them."""
+"""The command line: one frozen dataclass per command, parsed by tyro and validated by pydantic.
+
+A command module has a dataclass `Options`, whose fields are its flags, and `run(options)`, which returns the exit code.
+A field `overrides` receives every flag that is none of the command's own, with its values: overrides of a recipe, say.
+"""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
+import dataclasses
 import io
 import re
-import sys
-from collections.abc import Mapping, Sequence
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+import pydantic
+import tyro
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
 
 from wsol_dist.errors import UserError, did_you_mean
+from wsol_dist.validation import unwrapped, validated
 
-Knobs = TypeVar("Knobs")
+Parsed = TypeVar("Parsed")
+
+Switch = tyro.conf.FlagCreatePairsOff[bool]
+"""A flag without a value; there is no --no-FLAG."""
+Overrides = Annotated[tuple[str, ...], tyro.conf.Suppress]
+"""The type of the field `overrides`."""
+FLAT = tyro.conf.arg(name="")
+"""Marks a nested dataclass whose flags do not carry the field's name."""
+Threshold = Annotated[float | None, pydantic.Field(ge=0, lt=1)]
+_HELP = ("-h", "--help")
 _RULE = re.compile(r"^[─╰╯-]+$", re.MULTILINE)
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def split_arguments(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """A command's own arguments, and the overrides: every flag that the command does not know, with what follows it.
+@dataclass(frozen=True, kw_only=True)
+class Argument:
+    """A flag or a positional argument of a dataclass."""
 
-    `parse_known_args` alone would take the value of an override for a positional argument.
+    path: tuple[str, ...]
+    """Field names from the dataclass down."""
+    flags: tuple[str, ...]
+    """As they are typed; of a positional argument what the help calls it, with -- in it where that parts groups."""
+    annotation: Any
+    positional: bool
+    required: bool
+
+    @property
+    def most(self) -> float:
+        """Values it takes at most."""
+        kind, _ = unwrapped(self.annotation)
+        return 0 if kind is bool else float("inf") if typing.get_origin(kind) in (tuple, list, dict) else 1
+
+
+def arguments_of(cls: Any, path: tuple[str, ...] = (), prefix: str = "") -> Iterator[Argument]:
+    """The arguments of a dataclass and of those nested in it."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for field in dataclasses.fields(cls):
+        kind, marks = unwrapped(hints[field.name])
+        name = prefix + field.name.replace("_", "-")
+        if tyro.conf.Suppress in marks or tyro.conf.Fixed in marks:
+            continue
+        if dataclasses.is_dataclass(kind):
+            yield from arguments_of(kind, (*path, field.name), prefix if FLAT in marks else f"{name}.")
+            continue
+        head, _, tail = name.rpartition(".")
+        negated = f"--{head}.no-{tail}" if head else f"--no-{tail}"
+        pair = kind is bool and tyro.conf.FlagCreatePairsOff not in marks
+        positional = tyro.conf.Positional in marks
+        called = next((mark.metavar for mark in marks if getattr(mark, "metavar", None)), field.name.upper())
+        yield Argument(
+            path=(*path, field.name),
+            flags=(called,) if positional else (f"--{name}", *([negated] if pair else [])),
+            annotation=hints[field.name],
+            positional=positional,
+            required=field.default is field.default_factory is dataclasses.MISSING,
+        )
+
+
+def parse(cls: type[Parsed], words: Sequence[str], *, prog: str, description: str | None) -> Parsed:
+    """The options of a command from the words behind its name.
+
+    With --help among them the command's own flags are printed. A command that takes overrides then gets --help as one
+    of them: reading them, which it does first, prints their flags and ends the program.
+
+    Raises:
+        UserError: every mistake of the values at once, or the first of the words.
+        SystemExit: after the help was printed.
     """
-    own: list[str] = []
-    overrides: list[str] = []
-    current = own
-    for word in argv:
-        if word.startswith("--") or word == "-h":
-            current = own if word.split("=")[0] in parser._option_string_actions else overrides
-        current.append(word)
-    return parser.parse_args(own), overrides
+    arguments = list(arguments_of(cls))
+    given = split(arguments, words)
+    takes_rest = "overrides" in {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    missing = given.missing(arguments)
+    if given.help or (missing and not words):
+        print_help(cls, prog=prog, description=description)
+        chosen = given.positional or not any(one.positional for one in arguments)
+        if not (takes_rest and chosen and given.help):
+            raise SystemExit(0 if given.help else 2)
+        given.flags = [word for word in given.flags if word not in _HELP]
+        given.flags += [word for one in missing for word in (one.flags[0], "-")]
+        given.rest.append("--help")
+    elif missing:
+        raise UserError(_needed(missing, prog=prog))
+    if given.rest and not takes_rest:
+        raise UserError(_unknown(given.rest[0], arguments))
+    raw = _parsed(cls, [*given.flags, "--", *given.positional], prog=prog)
+    return _checked(cls, raw | ({"overrides": tuple(given.rest)} if takes_rest else {}), arguments)
 
 
 def parse_knobs(
-    cls: type[Knobs],
+    cls: type[Parsed],
     words: Sequence[str],
     *,
     prog: str,
-    default: Knobs | None = None,
+    default: Parsed | None = None,
     description: str | None = None,
-) -> Knobs:
-    """A dataclass whose fields are flags; with `--help` among the words they are printed, and the program ends.
+) -> Parsed:
+    """A dataclass of settings from overrides; with `--help` among them its flags are printed, and the program ends.
 
     Args:
         default: the values of fields without a flag; without it those of the class.
         description: what the help begins with; without it the class's docstring.
 
     Raises:
-        UserError: a flag that there is not, or a value that cannot be.
+        UserError: a flag that there is not, or every value that cannot be.
     """
-    import tyro
+    arguments = list(arguments_of(cls))
+    given = split(arguments, words)
+    missing = given.missing(arguments) if default is None else []
+    if given.rest and not given.help:
+        raise UserError(_unknown(given.rest[0], arguments))
+    if missing and not given.help:
+        raise UserError(_needed(missing, prog=prog))
+    raw = _parsed(cls, words, prog=prog, default=default, description=description)
+    return _checked(cls, raw, arguments)
 
-    given: dict[str, Any] = {"description": description} | ({} if default is None else {"default": default})
+
+@dataclass(kw_only=True)
+class Words:
+    """The words of a command line, sorted."""
+
+    positional: list[str]
+    flags: list[str]
+    """Known flags with their values."""
+    rest: list[str]
+    """Unknown flags with what follows them, and words that nothing takes."""
+
+    @property
+    def help(self) -> bool:
+        """Whether the help was asked for."""
+        return any(word in _HELP for word in self.flags)
+
+    def missing(self, arguments: Sequence[Argument]) -> list[Argument]:
+        """Required arguments that are not given."""
+        named = {word.partition("=")[0].replace("_", "-") for word in self.flags}
+        positional = [one for one in arguments if one.positional and one.required][len(self.positional) :]
+        flags = [
+            one for one in arguments if not one.positional and one.required and one.flags[0] not in named
+        ]
+        return positional + flags
+
+
+def split(arguments: Sequence[Argument], words: Sequence[str]) -> Words:
+    """Sort words by what takes them; flags may stand among positional words, and behind -- all words are positional."""
+    most = {flag: one.most for one in arguments for flag in one.flags if not one.positional}
+    most |= dict.fromkeys(_HELP, 0)
+    places = sum(one.most for one in arguments if one.positional)
+    groups = any(one.positional and "--" in one.flags[0] for one in arguments)
+    found = Words(positional=[], flags=[], rest=[])
+    current, room = found.positional, places
+    for at, word in enumerate(words):
+        if word == "--" and not groups:
+            found.positional.extend(words[at + 1 :])
+            break
+        if word == "-h" or (word.startswith("--") and word != "--"):
+            flag, equals, _ = word.partition("=")
+            name = flag.replace("_", "-")
+            current = found.flags if name in most else found.rest
+            room = most.get(name, float("inf")) - bool(equals)
+        elif room > 0:
+            room -= 1
+        else:  # the flag before it has its values
+            current = found.positional if len(found.positional) < places else found.rest
+        current.append(word)
+    return found
+
+
+def _checked(cls: type[Parsed], raw: dict[str, Any], arguments: Sequence[Argument]) -> Parsed:
+    flags: dict[tuple[str | int, ...], str] = {one.path: one.flags[0] for one in arguments}
+
+    def name(path: tuple[str | int, ...]) -> str:
+        """The flag of a field or of the field that an element is of; a section has none, its check names its values."""
+        return flags.get(path) or flags.get(path[:-1]) or ".".join(map(str, path))
+
+    return validated(cls, raw, name=name)
+
+
+def print_help(cls: Any, *, prog: str, description: str | None) -> None:
+    """Print the flags of a command, and what its `epilog()` says."""
+    with contextlib.suppress(SystemExit):
+        tyro.cli(cls, args=["--help"], prog=prog, description=description)
+    if hasattr(cls, "epilog"):
+        print(f"\n{cls.epilog()}")
+
+
+class _AsDict:
+    """Have tyro give dataclasses as dictionaries: pydantic alone builds and checks them, all at once."""
+
+    def __init__(self) -> None:
+        self._busy = False
+
+    def __call__(self, info: StructTypeInfo) -> StructConstructorSpec | None:
+        if self._busy or not dataclasses.is_dataclass(info.type):
+            return None
+        self._busy = True  # tyro's own rule is asked through the same door
+        try:
+            spec = ConstructorRegistry.get_struct_spec(info)
+        finally:
+            self._busy = False
+        return (
+            dataclasses.replace(spec, instantiate=dict) if isinstance(spec, StructConstructorSpec) else None
+        )
+
+
+_registry = ConstructorRegistry()
+_registry.struct_rule(_AsDict())
+
+
+def _parsed(cls: Any, words: Sequence[str], *, prog: str, **given: Any) -> dict[str, Any]:
+    """The fields of a dataclass, nested ones as dictionaries; values have their types, but no range is checked."""
+    given = {key: value for key, value in given.items() if value is not None}
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            parsed, unknown = tyro.cli(cls, args=words, prog=prog, return_unknown_args=True, **given)
+            raw: dict[str, Any] = tyro.cli(cls, args=words, prog=prog, registry=_registry, **given)
     except SystemExit as end:
         if not end.code:
             raise
-        raise UserError(_out_of_box(said.getvalue()).removeprefix(f"{cls.__name__}: ")) from None
-    print(said.getvalue(), end="", file=sys.stderr)
-    if unknown:
-        flags = tyro.extras.get_parser(cls, **given)._option_string_actions
-        raise UserError(_unknown(unknown[0], list(flags)))
-    return parsed
+        raise UserError(_out_of_box(said.getvalue())) from None
+    return raw
 
 
 def _out_of_box(box: str) -> str:
@@ -81,25 +257,19 @@ def _out_of_box(box: str) -> str:
     return f"{message}; write {flag}" if flag.count("[") == flag.count("]") else message
 
 
-def _unknown(word: str, flags: list[str]) -> str:
+def _needed(missing: Sequence[Argument], *, prog: str) -> str:
+    names = " and ".join(one.flags[0].partition(" ")[0] for one in missing)
+    return f"{names} {'is' if len(missing) == 1 else 'are'} needed; see {prog} --help"
+
+
+def _unknown(word: str, arguments: Sequence[Argument]) -> str:
     """A word that is no flag, with the flags of its section, or the nearest of all."""
     if not word.startswith("--"):
         return f"{word!r}: no flag takes this word; --help lists what each takes"
+    flags = [flag for one in arguments for flag in one.flags if not one.positional]
     section = word.rpartition(".")[0]
     near = [flag for flag in flags if flag.rpartition(".")[0] == section]
-    return f"{word}: unknown flag; {did_you_mean(word, near or flags)}"
-
-
-def check_least(own: argparse.Namespace, least: Mapping[str, int]) -> None:
-    """Refuse numbers below the least that each may be; one that was not given is fine.
-
-    Raises:
-        UserError: the first of them.
-    """
-    for name, smallest in least.items():
-        value = getattr(own, name)
-        if value is not None and value < smallest:
-            raise UserError(f"--{name.replace('_', '-')}: given {value}, at least {smallest} is needed")
+    return f"{word.partition('=')[0]}: unknown flag; {did_you_mean(word, near or flags)}"
 
 
 def names_of(text: str | None) -> tuple[str, ...]:
@@ -126,41 +296,54 @@ def part_of(text: str | None) -> tuple[int, int]:
     return number - 1, count
 
 
-TARGET = "run folder, one checkpoint of it, folder of wsol export, name of a recipe, or .yaml file"
-"""What `runs.opening.open_run` takes."""
-MODEL = "run folder, one checkpoint of it, or folder of wsol export"
-
-
-def add_weights_options(parser: argparse.ArgumentParser) -> None:
-    """Which weights of a target: what `runs.opening.open_run` takes."""
-    parser.add_argument("--init", type=Path, help="other weights than the target's: a file, or a run folder")
-    _add_step_and_trust(parser)
-
-
-def weights_given(own: argparse.Namespace) -> dict[str, Any]:
-    """The values of `add_weights_options`, as `open_run` takes them."""
-    return {"step": own.step, "init": own.init, "trust_code": own.trust_code or None}
-
-
-def add_model_options(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
     """Which weights of a run, and how its maps become boxes: what `prediction.opening.open_model` takes."""
-    _add_step_and_trust(parser)
-    parser.add_argument(
-        "--threshold",
-        type=float,
-        help="in [0, 1); default: chosen on the run's held-out split, else the recipe's",
-    )
+
+    step: str | None = None
+    """Checkpoint of RUN: a number, best or last; by default the best known, else the newest."""
+    trust_code: Switch = False
+    """Import a method that the configuration names as module:Class."""
+    threshold: Threshold = None
+    """Of the boxes; by default chosen on the run's held-out split, else the recipe's."""
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """As `open_model` takes them."""
+        return {"step": self.step, "threshold": self.threshold, "trust_code": self.trust_code}
 
 
-def _add_step_and_trust(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--step", help="checkpoint of RUN: a number, best or last; default the best known, else the newest"
-    )
-    parser.add_argument(
-        "--trust-code",
-        action="store_true",
-        help="import a method that the configuration names as module:Class",
-    )
+@dataclass(frozen=True, kw_only=True)
+class WeightsOptions:
+    """Which weights of a target: what `runs.opening.open_run` takes."""
+
+    init: Path | None = None
+    """Other weights than the target's: a file, or a run folder."""
+    step: str | None = None
+    """Checkpoint of RUN: a number, best or last; by default the best known, else the newest."""
+    trust_code: Switch = False
+    """Import a method that the configuration names as module:Class."""
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        """As `open_run` takes them."""
+        return {"step": self.step, "init": self.init, "trust_code": self.trust_code or None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardsOptions:
+    """Which shards are looked into."""
+
+    folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+    """Folder of the shards, or its address."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions(ShardsOptions):
+    """Which sample of them."""
+
+    id: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ID")]
+    """The sample's id, or the number of its row in samples.parquet, from 0."""
 
 
 def check_top_k(top_k: int, *, num_classes: int) -> None:

@@ -6,24 +6,28 @@ Reading one imports no torch: of a method of this package only its knobs are imp
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
+import functools
 import re
+import textwrap
+import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import pydantic
 import tyro
 import yaml
+from pydantic import NonNegativeInt
 
 from wsol_dist.config.data import DataConfig
 from wsol_dist.config.evaluate import EvaluateConfig, RefineConfig, ValConfig
 from wsol_dist.config.track import TrackConfig
 from wsol_dist.config.train import TrainConfig
 from wsol_dist.errors import UserError, did_you_mean
-from wsol_dist.options import parse_knobs, split_arguments
+from wsol_dist.options import Overrides, parse_knobs
 from wsol_dist.registry import config_class
+from wsol_dist.validation import field_names, validated
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -34,9 +38,9 @@ class Config:
 
     name: str = "run"
     """Name of the run; the run folder is runs/NAME unless --out says otherwise."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     """Seed of weights, order, augmentation and dropout."""
-    method_name: tyro.conf.Fixed[str] = ""
+    method_name: tyro.conf.Fixed[str] = field(default="", metadata={"key": False})
     """The method; the recipe's `method.name` sets it."""
     method: Annotated[Any, tyro.conf.arg(name="method")] = None
     """The method's own knobs."""
@@ -56,10 +60,6 @@ class Config:
     """Choosing the threshold and the best checkpoint."""
     track: TrackConfig = field(default_factory=TrackConfig)
     """Console, JSONL and W&B."""
-
-    def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise ValueError(f"seed must be 0 or more, given {self.seed}")
 
 
 def recipe_names() -> list[str]:
@@ -87,51 +87,78 @@ def recipe_path(recipe: str) -> Path:
     return RECIPES / f"{recipe}.yaml"
 
 
-def load(recipe: str, overrides: list[str] | None = None) -> Config:
+def load(recipe: str, overrides: Sequence[str] = ()) -> Config:
     """The resolved configuration of a recipe's name or file with command-line overrides.
 
     Raises:
-        UserError: every mistake of the recipe at once, a line each; the first of the command line.
+        UserError: every mistake of the recipe at once, or of the command line's values, a line each.
         SystemExit: after the help was printed.
     """
     config = from_dict(_with_base(recipe_path(recipe)), origin=recipe)
-    return override(config, overrides or [], prog=f"wsol ... {recipe}")
+    return override(config, overrides, prog=f"wsol ... {recipe}")
 
 
-def parse_with_recipe(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, Config]:
-    """A command's own arguments (with a positional `recipe`), and the recipe overridden by all the others.
+@dataclass(frozen=True, kw_only=True)
+class RecipeOptions:
+    """What every command takes that reads a recipe."""
 
-    The parser must be made with `add_help=False, allow_abbrev=False`: `--help` behind a recipe shows the recipe's
-    knobs, alone it shows the command's. With `recipe` optional (`nargs="?"`) its default is loaded.
-    """
-    if argv[:1] in ([], ["-h"], ["--help"]) and parser.get_default("recipe") is None:
-        parser.print_help()
-        print("\nBehind the recipe: --help lists its knobs; recipes: " + ", ".join(recipe_names()))
-        raise SystemExit(0 if argv else 2)
-    own, overrides = split_arguments(parser, argv)
-    return own, load(own.recipe, overrides)
+    recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
+    """Name of a recipe, or a path to a .yaml file."""
+    overrides: Overrides = ()
+
+    @classmethod
+    def epilog(cls) -> str:
+        """What the help ends with."""
+        return overrides_help("RECIPE")
+
+    def config(self) -> Config:
+        """The recipe with its overrides."""
+        return load(self.recipe, self.overrides)
 
 
-def override(config: Config, arguments: list[str], *, prog: str) -> Config:
+def overrides_help(target: str) -> str:
+    """How to see the flags of a recipe, for the help of a command that takes them."""
+    return textwrap.fill(
+        f"Every key of the recipe is a flag too, such as --train.epochs 3; --help after {target} lists them. "
+        f"Recipes: {', '.join(recipe_names())}",
+        width=80,
+        break_on_hyphens=False,
+    )
+
+
+def override(config: Config, arguments: Sequence[str], *, prog: str) -> Config:
     """The configuration with command-line arguments applied; `--help` shows the chosen method's own knobs."""
     arguments, config = _override_before(config, arguments, prog=prog)
     if not arguments:
         return config
+    method: Any = type(config.method)
+    cls = _narrowed(method)
+    default = cls(
+        **{one.name: getattr(config, one.name) for one in dataclasses.fields(Config)} | {"before": ()}
+    )
+    return _widened(parse_knobs(cls, arguments, prog=prog, default=default), before=config.before)
+
+
+@functools.cache
+def _narrowed(method: Any) -> type[Config]:
+    """`Config` with a method's own knobs as the type of its field `method`."""
     narrowed = dataclasses.make_dataclass(
         "Config",
-        [("method", type(config.method), field(default=config.method, kw_only=True))],
+        [("method", method, field(default_factory=method, kw_only=True))],
         bases=(Config,),
         frozen=True,
         kw_only=True,
     )
     # The class docstring and the field's help are found on the base; only the method's type is narrowed here.
     narrowed.__doc__ = Config.__doc__
-    default = narrowed(**{f.name: getattr(config, f.name) for f in dataclasses.fields(config)})
-    chosen = parse_knobs(narrowed, arguments, prog=prog, default=default)
-    return Config(**{f.name: getattr(chosen, f.name) for f in dataclasses.fields(Config)})
+    return narrowed
 
 
-def _override_before(config: Config, arguments: list[str], *, prog: str) -> tuple[list[str], Config]:
+def _widened(config: Config, **changed: Any) -> Config:
+    return Config(**{one.name: getattr(config, one.name) for one in dataclasses.fields(Config)} | changed)
+
+
+def _override_before(config: Config, arguments: Sequence[str], *, prog: str) -> tuple[Sequence[str], Config]:
     """Apply `--before.N.KNOB VALUE` to the N-th run that comes first, and `--no-before`, which drops them all.
 
     Gives back the other arguments.
@@ -157,7 +184,8 @@ def _override_before(config: Config, arguments: list[str], *, prog: str) -> tupl
         try:
             runs[number] = override(runs[number], words, prog=f"{prog} --before.{number}")
         except UserError as error:
-            raise UserError(f"--before.{number}: {error}") from error
+            lines = (f"--before.{number}: {line}" for line in str(error).splitlines())
+            raise UserError("\n".join(lines)) from error
     return own, dataclasses.replace(config, before=tuple(runs))
 
 
@@ -194,17 +222,15 @@ def from_dict(raw: dict[str, Any], *, origin: str) -> Config:
     if not isinstance(method_raw, dict) or "name" not in method_raw:
         raise UserError(f"{origin}: method.name is missing; write  method: {{name: ts_cam, ...}}")
     method_name = str(method_raw["name"])
-    method_config = config_class(method_name)
+    method_config: Any = config_class(method_name)
     knobs = {key: value for key, value in method_raw.items() if key != "name"}
-    problems: list[str] = []
-    places = _places(Config, "") | {"name": ["name", "method.name"]}
-    for key, paths in _places(method_config, "method.").items():
-        places.setdefault(key, []).extend(paths)
-    method = _validated(method_config, knobs, prefix="method.", problems=problems, places=places)
-    whole = _validated(Config, raw, prefix="", problems=problems, places=places)
-    if problems:
-        raise UserError("\n".join(f"{origin}: {problem}" for problem in problems))
-    return dataclasses.replace(whole, method=method, method_name=method_name, before=before)
+    cls = _narrowed(method_config)
+    places = _places(cls, "") | {"name": ["name", "method.name"]}
+    try:
+        whole = validated(cls, raw | {"method": knobs}, elsewhere=places)
+    except UserError as error:
+        raise UserError("\n".join(f"{origin}: {line}" for line in str(error).splitlines())) from error
+    return _widened(whole, method_name=method_name, before=before)
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -226,55 +252,16 @@ def _tuples_to_lists(value: Any) -> Any:
     return [_tuples_to_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _validated(
-    cls: type, raw: dict[str, Any], *, prefix: str, problems: list[str], places: dict[str, list[str]]
-) -> Any:
-    try:
-        return pydantic.TypeAdapter(cls).validate_python(raw, extra="forbid")
-    except pydantic.ValidationError as error:
-        problems += [_problem(cls, one, prefix, places) for one in error.errors()]
-        return None
-
-
-def _problem(cls: type, error: Any, prefix: str, places: dict[str, list[str]]) -> str:
-    path = ".".join(str(part) for part in error["loc"])
-    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        key = str(error["loc"][-1])
-        elsewhere = places.get(key, [])
-        if elsewhere:
-            return f"{prefix}{path}: unknown key here; it belongs at {' or '.join(elsewhere)}"
-        allowed = _field_names(cls, error["loc"][:-1])
-        return f"{prefix}{path}: unknown key; {did_you_mean(key, allowed)}"
-    message = error["msg"].removeprefix("Value error, ")
-    given = (
-        ""
-        if isinstance(error["input"], dict)
-        else f": given {error['input']!r} ({type(error['input']).__name__})"
-    )
-    return f"{prefix}{path}{given}: {message}" if path else f"{prefix.rstrip('.')}{given}: {message}"
-
-
 def _places(cls: Any, prefix: str) -> dict[str, list[str]]:
     """Where in the tree below a dataclass each key belongs, as dotted paths: for keys at a wrong level."""
-    import typing
-
     found: dict[str, list[str]] = {}
     hints = typing.get_type_hints(cls)
-    for name in _field_names(cls, ()):
+    for name in field_names(cls):
         found.setdefault(name, []).append(f"{prefix}{name}")
         if dataclasses.is_dataclass(hints[name]):
             for key, paths in _places(hints[name], f"{prefix}{name}.").items():
                 found.setdefault(key, []).extend(paths)
     return found
-
-
-def _field_names(cls: Any, path: tuple[Any, ...]) -> list[str]:
-    import typing
-
-    for part in path:
-        cls = typing.get_type_hints(cls).get(str(part), cls)
-    names = [f.name for f in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
-    return [name for name in names if name != "method_name"]
 
 
 def _with_base(path: Path) -> dict[str, Any]:

@@ -190,7 +190,7 @@ def test_evaluation_reads_the_average_where_there_is_one(
     ("knobs", "message"),
     [
         ({"zero": 3, "ema": 0.9}, "train: ema 0.9 goes with zero 0, 1 and 2, not with 3"),
-        ({"ema": 1.0}, "train: ema is a decay from 0"),
+        ({"ema": 1.0}, "train.ema: given 1.0; allowed: from 0 to below 1"),
         ({"zero": 4}, "train.zero: given 4"),
         ({"precision": "fp16"}, "train.precision: given 'fp16'"),
         (

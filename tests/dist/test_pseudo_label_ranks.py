@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import pytest
@@ -10,17 +9,20 @@ import pytest
 from tests.pool import RankPool
 from tests.unit.test_multi_label import pack
 from tests.unit.test_pseudo_label import RECIPE
+from wsol_dist.columns.config import LabelConfig
 from wsol_dist.columns.pseudo_labels import PseudoLabelling, write_labels
-from wsol_dist.commands.pseudo_label import plan
+from wsol_dist.commands.pseudo_label import Options, plan
 from wsol_dist.processes.ranks import Ranks
+from wsol_dist.regions.config import CRFConfig
 
 
 def task_of(recipe: Path, out: Path) -> PseudoLabelling:
-    own = argparse.Namespace(
-        target=str(recipe), index=None, out=out, split="train,val", procs=2, workers=0, init=None, step=None,
-        threshold="0.3", trust_code=False,
-    )  # fmt: skip
-    return plan(own, ["--ignore-margin", "0.05", "--crf.iterations", "1"])
+    knobs = LabelConfig(ignore_margin=0.05, crf=CRFConfig(iterations=1))
+    return plan(
+        Options(
+            target=str(recipe), out=out, split="train,val", procs=2, workers=0, threshold="0.3", knobs=knobs
+        )
+    )
 
 
 def test_two_ranks_write_what_one_writes(

@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.hue import config, write_checkpoint, write_run
+from wsol_dist import cli
 from wsol_dist.data.shards.columns import Column
 from wsol_dist.data.shards.index import Index
-from wsol_dist.launching.submission import main
+
+
+def main(argv: list[str]) -> int:
+    return cli.run("wsol_dist.launching.array", argv, prog="launch/submit.py")
 
 
 def words(shards: Path, out: Path) -> list[str]:

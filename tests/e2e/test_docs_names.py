@@ -54,12 +54,11 @@ TAKE_KNOBS = {
     "cluster",
     "ranks",
 }
-SCRIPTS = {
-    "launch/submit.py": ("wsol_dist.launching.submission", ()),
-    "launch/search.py": ("wsol_dist.commands.search", ()),
-    "shards/pack.py": ("wsol_dist.commands.shards", ("pack",)),
-    "shards/verify.py": ("wsol_dist.commands.shards", ("verify",)),
+ACTIONS = {
+    name: [one.stem for one in (ROOT / f"wsol_dist/commands/{name}").glob("[!_]*.py")]
+    for name in ("shards", "ranks")
 }
+LAUNCHING = ("wsol_dist.launching.submission", "wsol_dist.launching.array")
 FLAG = re.compile(r"--[a-zA-Z][\w.-]*")
 NOT_OURS = {"--help", "--nproc-per-node", "--duplicates"}
 """Of every command, of torchrun, and of sacct."""
@@ -68,7 +67,7 @@ pytestmark = pytest.mark.slow
 
 
 @cache
-def flags_of(module: str, *words: str) -> frozenset[str]:
+def flags_of(*words: str) -> frozenset[str]:
     """The flags that `--help` of a command lists."""
     said = io.StringIO()
     with (
@@ -77,32 +76,33 @@ def flags_of(module: str, *words: str) -> frozenset[str]:
         contextlib.suppress(SystemExit),
     ):
         patch.setenv("COLUMNS", "200")
-        cli.run(module, [*words, "--help"])
+        if words[0] in LAUNCHING:
+            cli.run(words[0], ["--help"], prog="launch/submit.py")
+        else:
+            cli.main([*words, "--help"])
     found = frozenset(FLAG.findall(said.getvalue()))
-    assert found, f"{module} {words}: --help lists no flag"
+    assert found, f"{words}: --help lists no flag"
     return found
 
 
 @cache
 def knobs() -> frozenset[str]:
     """Every knob of every method's recipes."""
-    return frozenset().union(*(flags_of("wsol_dist.commands.train", name) for name in ONE_OF_EACH_METHOD))
+    return frozenset().union(*(flags_of("train", name) for name in ONE_OF_EACH_METHOD))
 
 
 @cache
 def known(name: str) -> frozenset[str]:
     """The flags of `wsol NAME`."""
-    module = f"wsol_dist.commands.{name.replace('-', '_')}"
-    if name == "shards":
-        from wsol_dist.data.sources import source_names
+    from wsol_dist.data.sources import source_names
 
-        packing = [flags_of(module, "pack", source) for source in source_names()]
-        return frozenset().union(
-            *packing, *(flags_of(module, one) for one in ("verify", "show", "cat", "report"))
-        )
-    own = flags_of(module)
+    own = frozenset().union(
+        *(flags_of(name, *action) for action in [[one] for one in ACTIONS.get(name, ())] or [[]])
+    )
+    if name == "shards":
+        own = own.union(*(flags_of("shards", "pack", source) for source in source_names()))
     if name == "cluster":
-        own = own.union(*(flags_of(module, "--backend", one) for one in ("dic", "faiss", "slic")))
+        own = own.union(*(flags_of(name, "--backend", one) for one in ("dic", "faiss", "slic")))
     return own | knobs() if name in TAKE_KNOBS else own
 
 
@@ -140,13 +140,8 @@ def wrong(words: list[str]) -> str | None:
         if second not in COMMANDS:
             return f"no command {second!r}" if re.fullmatch("[a-z-]+", second) else None
         return str(given - known(second)) if given - known(second) else None
-    if first == "python" and second in SCRIPTS:
-        module, action = SCRIPTS[second]
-        here = (
-            known("shards")
-            if action
-            else flags_of(module) | knobs() | known("cluster") | known("search") | {"--jobs"}
-        )
+    if first == "python" and second.startswith(("launch/", "shards/")):
+        here = known("shards") if second.startswith("shards/") else launched()
         return str(given - here) if given - here else None
     if first == "python" and second.startswith("bench/"):  # run by tests/unit/test_bench.py
         return None if (ROOT / second).is_file() else f"no file {second}"
@@ -161,11 +156,17 @@ def wrong(words: list[str]) -> str | None:
 
 
 @cache
+def launched() -> frozenset[str]:
+    """The flags of the scripts in launch/."""
+    return knobs().union(known("cluster"), known("search"), *map(flags_of, LAUNCHING))
+
+
+@cache
 def everything() -> frozenset[str]:
     """Flags that stand on a page without their command."""
-    ours = frozenset().union(*(known(name) for name in COMMANDS), flags_of("wsol_dist.launching.submission"))
+    ours = frozenset().union(*(known(name) for name in COMMANDS), launched())
     scripts = "".join(path.read_text() for path in (ROOT / "slurm").glob("*.sh"))
-    return ours | set(FLAG.findall(scripts)) | {"--jobs", "--quick"}
+    return ours | set(FLAG.findall(scripts)) | {"--quick"}
 
 
 @pytest.mark.parametrize(
@@ -193,9 +194,8 @@ def test_what_the_readme_submits_can_be_submitted() -> None:
     for _, _, *words in lines:
         said = io.StringIO()
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            code = cli.run(
-                "wsol_dist.launching.submission", [*words, *([] if "--dry-run" in words else ["--dry-run"])]
-            )
+            dry = [] if "--dry-run" in words else ["--dry-run"]
+            code = cli.run(LAUNCHING[0], [*words, *dry], prog="launch/submit.py")
         assert code == 0, said.getvalue()
         assert "#SBATCH" in said.getvalue()
 

@@ -12,6 +12,7 @@ from torch import nn
 from wsol_dist.errors import UserError
 from wsol_dist.models.backbones import ViTConfig, build_cnn, build_vit
 from wsol_dist.models.weights import read_state, without_checkpoints
+from wsol_dist.validation import validated
 
 SMALL = {"width": 48, "heads": 3, "depth": 2, "drop_path": 0.0}
 
@@ -135,9 +136,7 @@ def test_mistakes_are_named(config, image_px, message):
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"depth": 0},
         {"width": 50, "heads": 3},
-        {"drop_path": 1.0},
         {"pretrained": True, "checkpoint": "x"},
         {"stem": "conv", "freeze_stem": True},
         {"stem": "conv", "patch_px": 12},
@@ -148,6 +147,20 @@ def test_mistakes_are_named(config, image_px, message):
 def test_config_refuses(wrong):
     with pytest.raises(ValueError, match="backbone"):
         ViTConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("knob", "given", "allowed"),
+    [
+        ("depth", 0, "1 or more"),
+        ("mlp_ratio", 0.0, "above 0"),
+        ("drop_path", 1.0, "from 0 to below 1"),
+        ("attn_drop_path", -0.1, "from 0 to below 1"),
+    ],
+)
+def test_a_number_out_of_range_is_refused(knob, given, allowed):
+    with pytest.raises(UserError, match=f"^{knob}: given {given}; allowed: {allowed}$"):
+        validated(ViTConfig, {knob: given})
 
 
 def test_checkpoints_that_do_not_fit(deit_file, tmp_path):

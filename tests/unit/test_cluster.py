@@ -80,8 +80,8 @@ def test_an_image_of_one_colour_has_labels_too(name: str, value: int) -> None:
             ["--fit-px", "8", "--segments", "65"],
             "segments: 65 given, but an image of fit_px 8 has 64 pixels",
         ),
-        ("faiss", ["--clusters", "300"], "clusters must be from 1 to 256, got 300"),
-        ("slic", ["--seed", "-1"], "seed must be 0 or more"),
+        ("faiss", ["--clusters", "300"], "--clusters: given 300; allowed: 1 to 256"),
+        ("slic", ["--seed", "-1"], "--seed: given -1; allowed: 0 or more"),
     ],
 )
 def test_more_clusters_than_pixels_or_labels_are_refused(
@@ -106,7 +106,7 @@ def test_more_clusters_than_pixels_or_labels_are_refused(
         (["--backend", "dci"], "--backend: unknown backend 'dci'; did you mean 'dic'?"),
         (["--split", "tset"], "--split: no split 'tset'"),
         (["--part", "0/3"], "--part: '0/3' given; I/N allowed, from 1/N to N/N"),
-        (["--procs", "0"], "--procs: given 0, at least 1 is needed"),
+        (["--procs", "0"], "--procs: given 0; allowed: 1 or more"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.unit.test_page import Page
-from wsol_dist.cli import run as run_command
+from wsol_dist.cli import main as run_command
 from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
 from wsol_dist.metrics.bootstrap import paired_gain
@@ -88,7 +88,7 @@ def pair(tmp_path, tiny_shards, ious):
 
 
 def compare(*words) -> int:
-    return run_command("wsol_dist.commands.compare", [str(word) for word in words])
+    return run_command(["compare", *map(str, words)])
 
 
 def test_gains_and_intervals_are_those_of_the_images(pair, ious):
@@ -225,7 +225,7 @@ def test_missing_rows_other_images_and_other_recipes(tmp_path, tiny_shards, pair
     [
         (["{base}"], "at least two runs are needed"),
         (["{base}", "--", "--changed", "3", "{new}", "--"], "-- with no run before or behind it"),
-        (["{base}", "{new}", "--resamples", "5"], "--resamples: given 5, at least 100"),
+        (["{base}", "{new}", "--resamples", "5"], "--resamples: given 5; allowed: 100 or more"),
         (["--seeds", "{base}", "--", "{new}"], "--seeds: means one group"),
         (["{base}", "{base}/none"], "no such folder"),
         (["{base}", "{new}", "--out", "{base}"], "is a folder; give a file"),

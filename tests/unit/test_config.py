@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -11,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from wsol_dist.errors import UserError
-from wsol_dist.recipe import dump, from_dict, load, parse_with_recipe, read_yaml, recipe_names, to_dict
+from wsol_dist.launching.submission import Options
+from wsol_dist.options import parse
+from wsol_dist.recipe import dump, from_dict, load, read_yaml, recipe_names, to_dict
 
 GOOD = "name: x\nmethod: {name: ts_cam, image_px: 64}\n"
 
@@ -59,7 +60,7 @@ def test_three_mistakes_are_three_lines(tmp_path: Path) -> None:
         ("name: x\n", ["method.name is missing"]),
         ("- a\n- b\n", ["mapping"]),
         ("method: {name: ts_cam, imagepx: 3}\n", ["method.imagepx", "did you mean 'image_px'"]),
-        (GOOD + "train: {epochs: -1}\n", ["train", "epochs must be above 0"]),
+        (GOOD + "train: {epochs: -1}\n", ["recipe.yaml: train.epochs: given -1; allowed: above 0"]),
         (GOOD + "train: {zero: 7}\n", ["train.zero", "given 7"]),
         ("a: [1\n", ["recipe.yaml"]),
     ],
@@ -100,10 +101,10 @@ def test_yaml_runs_no_code(tmp_path: Path) -> None:
             ["--train.epoch: unknown flag; did you mean '--train.epochs'?", "--train.lr,"],
         ),
         (["--trian.epochs", "3"], ["--trian.epochs: unknown flag; did you mean '--train.epochs'?"]),
-        (["--data.workers", "-1"], ["data: workers must be 0 or more, given -1"]),
+        (["--data.workers", "-1"], ["--data.workers: given -1; allowed: 0 or more"]),
         (["--data.workers", "x"], ["--data.workers: ", "'x'", "write --data.workers INT"]),
         (["--train.schedule", "x"], ["'x'", "--train.schedule", "constant", "poly"]),
-        (["--seed", "-1"], ["seed must be 0 or more, given -1"]),
+        (["--seed", "-1"], ["--seed: given -1; allowed: 0 or more"]),
         (["--seed", "1", "2"], ["'2': no flag takes this word"]),
         (["--seed"], ["'--seed'"]),
         (["--before.0.train.epoch", "3"], ["--before.0: --train.epoch: unknown flag", "'--train.epochs'"]),
@@ -135,14 +136,14 @@ def test_a_wrong_flag_is_the_same_line_on_any_terminal(encoding: str) -> None:
 
 
 def test_a_value_of_an_override_is_no_recipe() -> None:
-    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
-    parser.add_argument("recipe", nargs="?", default="molt-imagenet")
-    parser.add_argument("--nodes", type=int)
-    parser.add_argument("--dry-run", action="store_true")
-    own, config = parse_with_recipe(parser, ["--nodes", "8", "--data.index", "/shards", "--dry-run"])
-    assert (own.recipe, own.nodes, own.dry_run, config.data.index) == ("molt-imagenet", 8, True, "/shards")
-    own, config = parse_with_recipe(parser, ["quickstart", "--method.scales-px", "16", "32", "--nodes", "2"])
-    assert (own.recipe, own.nodes, config.method.scales_px) == ("quickstart", 2, (16, 32))
+    def given(*words: str) -> Options:
+        return parse(Options, words, prog="submit", description=None)
+
+    own = given("--nodes", "8", "--data.index", "/shards", "--dry-run")
+    assert (own.recipe, own.nodes, own.dry_run) == ("molt-imagenet", 8, True)
+    assert own.config().data.index == "/shards"
+    own = given("quickstart", "--method.scales-px", "16", "32", "--nodes", "2")
+    assert (own.recipe, own.nodes, own.config().method.scales_px) == ("quickstart", 2, (16, 32))
 
 
 def test_a_base_lies_beside_its_recipe(tmp_path: Path) -> None:

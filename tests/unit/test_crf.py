@@ -7,9 +7,11 @@ import dataclasses
 import pytest
 import torch
 
+from wsol_dist.errors import UserError
 from wsol_dist.regions.config import CRFConfig
 from wsol_dist.regions.crf import mean_field
 from wsol_dist.regions.label_maps import IGNORE, label_maps
+from wsol_dist.validation import validated
 
 EVERY = CRFConfig(iterations=3, radius=7, step_px=1, smooth_px=2.0, appearance_px=4.0, colour=40.0)
 """A window that holds the whole of a small image."""
@@ -77,11 +79,18 @@ def test_labels_snap_to_the_border_of_the_colours() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"iterations": -1}, {"radius": 0}, {"colour": 0.0}, {"smooth": -1.0}, {"step_px": 0}], ids=str
+    ("knob", "given", "allowed"),
+    [
+        ("iterations", -1, "0 or more"),
+        ("radius", 0, "1 or more"),
+        ("colour", 0.0, "above 0"),
+        ("smooth", -1.0, "0 or more"),
+        ("step_px", 0, "1 or more"),
+    ],
 )
-def test_knobs_that_cannot_be(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"crf\."):
-        CRFConfig(**wrong)
+def test_knobs_that_cannot_be(knob: str, given: float, allowed: str) -> None:
+    with pytest.raises(UserError, match=f"^{knob}: given {given}; allowed: {allowed}$"):
+        validated(CRFConfig, {knob: given})
 
 
 # Score maps -> label maps

@@ -403,7 +403,7 @@ def test_a_threshold_and_overrides_can_be_given(run_folder, shards, tmp_path):
         (["--threshold", "val"], "was not scored at step 20"),
         (["--split", "tset"], "did you mean 'test'"),
         (["--step", "15"], "has no checkpoint 15; it has 10, 20"),
-        (["--procs", "0"], "at least 1"),
+        (["--procs", "0"], "--procs: given 0; allowed: 1 or more"),
         (["--index", "nowhere"], "no such folder of shards"),
         (["--init", "nowhere.safetensors"], "neither a weight file nor a run folder"),
     ],

@@ -18,18 +18,27 @@ from wsol_dist.processes.first_error import told_once
 WORLD = 4
 FAILS = """
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+import tyro
 from wsol_dist import cli
 from wsol_dist.errors import UserError
 from wsol_dist.processes.first_error import told_once
 
+@dataclass
+class Words:
+    folder: tyro.conf.Positional[Path]
+    how: tyro.conf.Positional[str]
+
 class Failing:
-    def main(argv):
-        with told_once(Path(argv[0])):
-            raise {"exception": ValueError, "mistake": UserError}[argv[1]]("the cup is empty")
+    Options = Words
+
+    def run(options):
+        with told_once(options.folder):
+            raise {"exception": ValueError, "mistake": UserError}[options.how]("the cup is empty")
 
 sys.modules["failing"] = Failing
-sys.exit(cli.run("failing", sys.argv[1:]))
+sys.exit(cli.run("failing", sys.argv[1:], prog="failing"))
 """
 
 

@@ -149,8 +149,8 @@ def test_classes_with_too_few_images_are_all_named(tmp_path):
     ("words", "said"),
     [
         (["--val-fraction", "0.7"], "--val-fraction: given 0.7; allowed: above 0 and below 0.5"),
-        (["--max-bad", "2"], "--max-bad: given 2; allowed: a share from 0 to 1"),
-        (["--procs", "0"], "--procs: given 0, at least 1 is needed"),
+        (["--max-bad", "2"], "--max-bad: given 2.0; allowed: 0 to 1"),
+        (["--procs", "0"], "--procs: given 0; allowed: 1 or more"),
         (["--arch", "resnet18"], "--arch: names the architecture of --weights, which is not given"),
         (["--boxes", "none.csv"], "--boxes: there is no file none.csv"),
     ],

@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from tests.forkserver import FRESH
+from tests.unit.test_options import every_command
 from wsol_dist.recipe import recipe_names
 
 SLOW = ("torch", "torchvision", "timm", "deepspeed", "open_clip", "wandb", "pycocotools", "submitit")
@@ -18,7 +19,9 @@ from wsol_dist import cli
 def call(words):
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         try:
-            return cli.run("wsol_dist.launching.submission", words[1:]) if words[0] == "submit" else cli.main(words)
+            if words[0] == "submit":
+                return cli.run("wsol_dist.launching.submission", words[1:], prog="submit")
+            return cli.main(words)
         except SystemExit as end:
             return end.code or 0
 
@@ -43,6 +46,12 @@ def test_no_recipe_imports_torch_to_be_shown_or_explained() -> None:
     assert [(words, one) for words, one in zip(calls, found, strict=True) if one != [0, []]] == []
 
 
+def test_no_help_of_a_command_imports_torch() -> None:
+    calls = [[*words, "--help"] for words in every_command()]
+    found = imported_by(*calls)
+    assert [(words, one) for words, one in zip(calls, found, strict=True) if one != [0, []]] == []
+
+
 @pytest.mark.parametrize("command", ["train", "show", "evaluate", "plan", "search", "pseudo-label"])
 def test_a_wrong_flag_is_refused_before_torch_is_imported(command: str) -> None:
     assert imported_by([command, "quickstart", "--train.epoch", "3"]) == [[2, []]]
@@ -54,6 +63,8 @@ def test_submitting_with_a_wrong_flag_imports_no_torch() -> None:
 
 
 def test_what_needs_torch_is_seen_to_import_it() -> None:
-    found = imported_by(["show", "quickstart"], ["embed", "--help"])
+    found = imported_by(
+        ["show", "quickstart"], ["plan", "quickstart", "--data.num-classes", "8", "--data.index", ""]
+    )
     assert found[0] == [0, []]
     assert {"torch", "timm"} <= set(found[1][1])

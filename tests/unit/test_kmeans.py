@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from tests.unit.cluster_images import some_images
+from wsol_dist.errors import UserError
 from wsol_dist.regions import kmeans
 from wsol_dist.regions.kmeans import KMeans, KMeansConfig
 from wsol_dist.regions.nearest import nearest
+from wsol_dist.validation import validated
 
 CONFIG = KMeansConfig(size_px=48, clusters=8)
 
@@ -97,9 +99,17 @@ def test_patch_embeddings_move_the_borders() -> None:
 
 
 @pytest.mark.parametrize(
-    "knobs",
-    [{"clusters": 257}, {"clusters": 0}, {"color": -1}, {"color": 0, "position": 0, "embedding": 0}],
+    ("knobs", "message"),
+    [
+        ({"clusters": 257}, "clusters: given 257; allowed: 1 to 256"),
+        ({"clusters": 0}, "clusters: given 0; allowed: 1 to 256"),
+        ({"color": -1}, "color: given -1; allowed: 0 or more"),
+        (
+            {"color": 0, "position": 0, "embedding": 0},
+            "one of color, position and embedding must be above 0",
+        ),
+    ],
 )
-def test_settings_that_cannot_be_are_refused(knobs: dict[str, float]) -> None:
-    with pytest.raises(ValueError):
-        KMeansConfig(**knobs)
+def test_settings_that_cannot_be_are_refused(knobs: dict[str, float], message: str) -> None:
+    with pytest.raises(UserError, match=f"^{message}$"):
+        validated(KMeansConfig, knobs)

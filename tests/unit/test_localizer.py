@@ -173,7 +173,7 @@ def test_numbers_out_of_range_are_refused(localizer: wsol_dist.Localizer) -> Non
         ({"method": {"name": "os:system"}}, "would import code"),
         ({"method": {"name": "tests.unit.model_folders:make_run"}}, "would import code"),
         ({"method": CAM | {"arch": "hf-hub:someone/model"}}, "timm has no model"),
-        ({"method": CAM | {"image_px": -1}}, "not positive"),
+        ({"method": CAM | {"image_px": -1}}, "allowed: 1 or more"),
         ({"method": 3}, "method.name is missing"),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from wsol_dist.commands.shards import main
+from wsol_dist.cli import execute
 from wsol_dist.data.inspection.look import size_text
 from wsol_dist.data.shards.index import Index
 from wsol_dist.data.shards.shard import decode_mask
@@ -19,7 +19,7 @@ CAT = "train/cat/000002"
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: object) -> list[str]:
-    assert main([str(word) for word in words]) == 0
+    assert execute(["shards", *map(str, words)]) == 0
     return capsys.readouterr().out.splitlines()
 
 
@@ -65,9 +65,9 @@ def test_cat_gives_the_stored_bytes(tiny_shards: Path, capsysbinary: pytest.Capt
     sample = source.read(next(item for item in source.items() if item.id == CAT))
     given = {}
     for which in ("image", "json", "mask"):
-        assert main(["cat", str(tiny_shards), CAT, "--member", which]) == 0
+        assert execute(["shards", "cat", str(tiny_shards), CAT, "--member", which]) == 0
         given[which] = capsysbinary.readouterr().out
-    assert main(["cat", str(tiny_shards), CAT]) == 0
+    assert execute(["shards", "cat", str(tiny_shards), CAT]) == 0
     assert capsysbinary.readouterr().out == given["image"] == sample.image
     assert json.loads(given["json"])["labels"] == [2]
     assert (decode_mask(given["mask"]) == sample.mask).all()
@@ -80,15 +80,15 @@ def test_cat_without_a_mask_and_names_that_are_not_there(tmp_path: Path, tiny_sh
         (tmp_path / "photos" / name).write_bytes(b"\x89PNG of no kind")
     out = tmp_path / "out"
     flags = ["--root", str(tmp_path / "photos"), "--val-fraction", "0", "--max-bad", "1", "--workers", "1"]
-    assert main(["pack", "folder", *flags, "--out", str(out)]) == 0
-    assert main(["show", str(out), "a/7.png"]) == 0
+    assert execute(["shards", "pack", "folder", *flags, "--out", str(out)]) == 0
+    assert execute(["shards", "show", str(out), "a/7.png"]) == 0
     with pytest.raises(UserError, match=r"a/7\.png: has no mask; image and json are there"):
-        main(["cat", str(out), "a/7.png", "--member", "mask"])
+        execute(["shards", "cat", str(out), "a/7.png", "--member", "mask"])
     for name in ("train/dog", "160", "-1", "1" * 40, "²"):
         with pytest.raises(
             UserError, match=rf"no sample {re.escape(repr(name))}; .*rows count from 0 to 159"
         ):
-            main(["cat", str(tiny_shards), "--", name])
+            execute(["shards", "cat", str(tiny_shards), "--", name])
 
 
 def test_damage_of_a_sample_is_said(own_shards: Path, capsys) -> None:
@@ -98,7 +98,7 @@ def test_damage_of_a_sample_is_said(own_shards: Path, capsys) -> None:
         tar.seek(int(rows.offset[0]))
         tar.write(b"\0" * 512)
     with pytest.raises(UserError, match=r"no tar header.*wsol shards verify .* lists all damage"):
-        main(["show", str(own_shards), rows.ids[0].as_py()])
+        execute(["shards", "show", str(own_shards), rows.ids[0].as_py()])
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from wsol_dist.metrics.max_box_acc import MaxBoxAcc
 from wsol_dist.metrics.pxap import EDGES, PxAP, average_precision, score_histograms
 from wsol_dist.metrics.registry import METRICS, make_metrics
 from wsol_dist.metrics.topk_loc import ERROR_KINDS, TopKLoc, localization_errors
+from wsol_dist.validation import validated
 
 SIZE, CLASSES = 32, 8
 CONFIG = EvaluateConfig(size_px=SIZE)
@@ -351,19 +352,19 @@ def test_oracle_records_are_named_so_and_transferred_ones_stand_beside_them():
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("knob", "value", "allowed"),
     [
-        {"threshold": 1.0},
-        {"threshold": -0.1},
-        {"size_px": 1},
-        {"batch_size": 0},
-        {"workers": -1},
-        {"cases": -1},
+        ("threshold", 1.0, "from 0 to below 1"),
+        ("threshold", -0.1, "from 0 to below 1"),
+        ("size_px", 1, "2 or more"),
+        ("batch_size", 0, "1 or more"),
+        ("workers", -1, "0 or more"),
+        ("cases", -1, "0 or more"),
     ],
 )
-def test_config_is_checked(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        EvaluateConfig(**wrong)
+def test_config_is_checked(knob, value, allowed):
+    with pytest.raises(UserError, match=f"^{knob}: given {value}; allowed: {allowed}$"):
+        validated(EvaluateConfig, {knob: value})
 
 
 def test_an_oracle_is_resolved_by_the_chosen_curve():

@@ -27,6 +27,7 @@ from wsol_dist.methods.multiscale import localize_views, view_sides
 from wsol_dist.models.attention import run_blocks_with_inputs, spread_by_attention
 from wsol_dist.models.clip import text_embeddings
 from wsol_dist.models.config import CLIPConfig, TextConfig
+from wsol_dist.validation import validated
 
 NUM_CLASSES = 5
 NAMES = ("cat", "cup", "coin", "space_shuttle", "rocket")
@@ -206,8 +207,8 @@ def test_text_of_all_classes_is_no_choice_at_all():
     assert "text_found" not in whole(images(), MULTI_HOT)
     assert "text_found" in build(text_top=2)(images(), MULTI_HOT)
     assert torch.equal(maps(whole), maps(build()))
-    with pytest.raises(ValueError, match="text_top"):
-        build(text_top=0)
+    with pytest.raises(UserError, match="text_top: given 0; allowed: 1 or more"):
+        validated(MMCSTConfig, {"text_top": 0})
     with pytest.raises(ValueError, match="text_top"):
         build(text_top=2, tokens="visual")
 
@@ -519,14 +520,15 @@ def test_a_tag_that_cannot_be_had_says_which_file_to_bring(monkeypatch):
     [
         ({"tokens": "visual", "context_target": "image"}, "visual has no text"),
         ({"tokens": "visual", "maps": "t2p"}, "visual has no text"),
-        ({"gwrp_decay": 1.5}, "gwrp_decay"),
-        ({"scales": ()}, "scales"),
-        ({"temperature": 0.0}, "temperature"),
+        ({"gwrp_decay": 1.5}, "gwrp_decay: given 1.5; allowed: 0 to 1"),
+        ({"scales": ()}, "method.scales: none given; give at least one"),
+        ({"scales": (1.0, 0.0)}, "scales.1: given 0.0; allowed: above 0"),
+        ({"temperature": 0.0}, "temperature: given 0.0; allowed: above 0"),
     ],
 )
-def test_knobs_that_contradict_each_other(more, words):
-    with pytest.raises(ValueError, match=words):
-        dataclasses.replace(PLAIN, **more)
+def test_knobs_that_cannot_be(more, words):
+    with pytest.raises(UserError, match=words):
+        validated(MMCSTConfig, more)
 
 
 @pytest.mark.parametrize(

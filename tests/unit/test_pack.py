@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from wsol_dist.commands.shards import main
+from wsol_dist.cli import execute
 from wsol_dist.data.packing.holdout import hash_fraction
 from wsol_dist.data.packing.pack import PackOptions, make_plan
 from wsol_dist.data.packing.pack import pack as pack_all
@@ -22,7 +22,7 @@ SMALL = ["collage", "--num-train", "48", "--num-val", "8", "--num-test", "16", "
 
 
 def pack(out: Path, *flags: str) -> int:
-    return main(["pack", *SMALL, "--out", str(out), "--workers", "1", *flags])
+    return execute(["shards", "pack", *SMALL, "--out", str(out), "--workers", "1", *flags])
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -179,11 +179,11 @@ def test_changed_images_under_the_same_names_are_noticed(tmp_path):
         "--workers",
         "1",
     ]
-    assert main(arguments) == 0
-    assert main(arguments) == 0
+    assert execute(["shards", *arguments]) == 0
+    assert execute(["shards", *arguments]) == 0
     cv2.imwrite(str(root / "a" / "0.png"), np.full((8, 8, 3), 200, np.uint8))
     with pytest.raises(UserError, match="the samples' bytes"):
-        main(arguments)
+        execute(["shards", *arguments])
 
 
 class ListSource:
@@ -253,9 +253,9 @@ def test_val_out_of_another_split_or_none():
     ("options", "message"),
     [
         ({"val_from": "trian"}, "did you mean 'train'"),
-        ({"val_fraction": 1.0}, "--val-fraction: 1.0 given"),
-        ({"samples_per_shard": 0}, "--samples-per-shard: 0 given"),
-        ({"workers": -1}, "--workers: -1 given"),
+        ({"val_fraction": 1.0}, "--val-fraction: given 1.0; allowed: from 0 to below 1"),
+        ({"samples_per_shard": 0}, "--samples-per-shard: given 0; allowed: 1 or more"),
+        ({"workers": -1}, "--workers: given -1; allowed: 0 or more"),
         ({"val_fraction": 1e-9}, "leaves no image for val"),
     ],
 )
@@ -333,14 +333,14 @@ def test_damaged_bytes_are_a_value_error(what):
 
 
 def test_help_lists_every_source(capsys):
-    assert main(["pack", "--help"]) == 0
+    assert execute(["shards", "pack", "--help"]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in ("caltech-101", "collage", "folder", "imagenet"))
 
 
 def test_an_unknown_action_is_named_with_a_suggestion():
     with pytest.raises(UserError, match="did you mean 'verify'"):
-        main(["verfy"])
+        execute(["shards", "verfy"])
 
 
 def test_index_json_is_plain_json_in_the_stated_form(packed):

@@ -14,7 +14,7 @@ import pytest
 
 from tests.forkserver import FRESH
 from tests.unit.test_pack import files
-from wsol_dist.commands.shards import main
+from wsol_dist.cli import execute
 from wsol_dist.data.inspection.verify import verify
 from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
@@ -25,7 +25,7 @@ CUT = ["--samples-per-shard", "8", "--workers", "1"]
 
 
 def pack(out: Path, *flags: str) -> int:
-    return main(["pack", *SMALL, "--out", str(out), *CUT, *flags])
+    return execute(["shards", "pack", *SMALL, "--out", str(out), *CUT, *flags])
 
 
 def written_at(folder: Path) -> dict[str, int]:
@@ -109,10 +109,10 @@ def test_a_killed_packing_goes_on_where_it_was(tmp_path: Path) -> None:
     finished = {path.name.removesuffix(".done") for path in killed.glob("*.done")}
     before = written_at(killed)
     assert 3 <= len(finished) < 100
-    assert main(["pack", *sizes, *flags, "--out", str(killed)]) == 0
+    assert execute(["shards", "pack", *sizes, *flags, "--out", str(killed)]) == 0
     after = written_at(killed)
     assert {name: after[name] for name in finished} == {name: before[name] for name in finished}
-    assert main(["pack", *sizes, *flags, "--out", str(straight)]) == 0
+    assert execute(["shards", "pack", *sizes, *flags, "--out", str(straight)]) == 0
     assert files(killed) == files(straight)
 
 
@@ -193,12 +193,12 @@ def test_images_that_changed_since_are_noticed(tmp_path: Path) -> None:
             cv2.imwrite(str(root / name / f"{number}.png"), np.full((8, 8, 3), number, np.uint8))
     flags = ["--val-fraction", "0", "--samples-per-shard", "2", "--workers", "1", "--out", str(out)]
     command = ["pack", "folder", "--root", str(root), *flags]
-    assert main([*command, "--part", "1/3"]) == 0
+    assert execute(["shards", *command, "--part", "1/3"]) == 0
     for path in root.rglob("*.png"):
         cv2.imwrite(str(path), np.full((8, 8, 3), 200, np.uint8))
     with pytest.raises(UserError, match=r"train-000000\.tar: the files of .* changed since.*--force"):
-        main(command)
-    assert main([*command, "--force"]) == 0
+        execute(["shards", *command])
+    assert execute(["shards", *command, "--force"]) == 0
     assert verify(out, deep=True, workers=1) == []
 
 
@@ -225,9 +225,9 @@ def test_a_repaired_image_takes_the_place_of_the_broken_one(tmp_path: Path) -> N
         str(out),
     ]
     with pytest.raises(UserError, match=r"1 of 6 images do not decode.*b/1\.png"):
-        main([*command, "--max-bad", "0"])
+        execute(["shards", *command, "--max-bad", "0"])
     (root / "b" / "1.png").write_bytes(good)
-    assert main([*command, "--max-bad", "0"]) == 0
+    assert execute(["shards", *command, "--max-bad", "0"]) == 0
     assert verify(out, deep=True, workers=1) == []
 
 
@@ -244,15 +244,15 @@ def test_an_end_between_index_and_cleaning_is_cleaned_later(whole: Path, tmp_pat
 def test_a_shard_has_the_bytes_that_were_asked_for(tmp_path: Path) -> None:
     sizes = ["collage", "--num-train", "160", "--num-val", "8", "--num-test", "8", "--image-px", "32"]
     command = ["pack", *sizes, "--shard-mib", "0.0625", "--workers", "1"]
-    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    assert execute(["shards", *command, "--out", str(tmp_path / "out")]) == 0
     index = Index.load(tmp_path / "out")
     sizes_of = {split: [s.bytes for s in index.shards if s.split == split] for split in index.splits}
     assert len(sizes_of["train"]) > 4
     assert all(0.85 * 2**16 < size < 1.1 * 2**16 for size in sizes_of["train"])
     assert len(sizes_of["val"]) == 1
     assert index.options["pack"]["shard_mib"] == 0.0625
-    assert main([*command, "--out", str(tmp_path / "again"), "--part", "2/2"]) == 0
-    assert main([*command, "--out", str(tmp_path / "again")]) == 0
+    assert execute(["shards", *command, "--out", str(tmp_path / "again"), "--part", "2/2"]) == 0
+    assert execute(["shards", *command, "--out", str(tmp_path / "again")]) == 0
     assert files(tmp_path / "again") == files(tmp_path / "out")
 
 
@@ -263,8 +263,8 @@ def test_a_shard_has_the_bytes_that_were_asked_for(tmp_path: Path) -> None:
         (["--part", "5/4"], r"--part: '5/4' given; I/N allowed"),
         (["--part", "half"], r"--part: 'half' given; I/N allowed"),
         (["--part", "1/2", "--force"], "--part and --force both given"),
-        (["--shard-mib", "0"], r"--shard-mib: 0\.0 given; more than 0 allowed"),
-        (["--shard-mib", "nan"], "--shard-mib: nan given; more than 0 allowed"),
+        (["--shard-mib", "0"], r"--shard-mib: given 0\.0; allowed: above 0 and below 1048576"),
+        (["--shard-mib", "nan"], "--shard-mib: given nan; allowed: above 0 and below 1048576"),
         (["--shard-mib", "1"], "--shard-mib and --samples-per-shard both given"),
     ],
 )

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from tests.forkserver import FRESH
-from wsol_dist.cli import run as run_command
+from wsol_dist.cli import main as run_command
 from wsol_dist.errors import UserError
 from wsol_dist.report.charts import Series, chart, labelled, smoothed, thinned, ticks
 from wsol_dist.report.curves import threshold_chart
@@ -397,7 +397,7 @@ def test_summary_takes_the_latest_test_record(tmp_path):
 
 def test_command_writes_page_and_summary(tmp_path, capsys):
     run, new = make_run(tmp_path / "quick"), make_run(tmp_path / "new", splits=())
-    assert run_command("wsol_dist.commands.report", [str(run), str(new)]) == 0
+    assert run_command(["report", str(run), str(new)]) == 0
     assert (run / "side-by-side.html").is_file()
     assert not (run / "report.html").exists()
     assert (run / "summary.json").is_file()
@@ -412,7 +412,7 @@ def test_wrong_runs_are_one_line_and_code_2(tmp_path, capsys):
     broken = make_run(tmp_path / "broken")
     (broken / "eval/test-step-00000500.json").write_text('{"split": "te')
     for folder, said in (("none", "no such folder"), ("empty", "not a run folder"), ("broken", "not JSON")):
-        assert run_command("wsol_dist.commands.report", [str(tmp_path / folder)]) == 2
+        assert run_command(["report", str(tmp_path / folder)]) == 2
         error = capsys.readouterr().err
         assert said in error
         assert error.count("\n") == 1
@@ -423,8 +423,8 @@ def test_wrong_runs_are_one_line_and_code_2(tmp_path, capsys):
 def test_report_needs_no_torch(tmp_path):
     run = make_run(tmp_path / "quick")
     code = (
-        "import sys; from wsol_dist.commands.report import main; "
-        f"main([{str(run)!r}]); assert not {{'torch', 'wandb'}} & set(sys.modules)"
+        "import sys; from wsol_dist.cli import main; "
+        f"main(['report', {str(run)!r}]); assert not {{'torch', 'wandb'}} & set(sys.modules)"
     )
     subprocess.run([FRESH, "-c", code], check=True, cwd=Path(__file__).parents[2], capture_output=True)
 

@@ -63,8 +63,8 @@ def test_what_does_not_fit_is_warned_of(recipe: str, capsys: pytest.CaptureFixtu
     ("words", "message"),
     [
         (["--nodes", "3"], "train.global_batch: 16 is no multiple of 24 (24 ranks x accumulation 1)"),
-        (["--images-per-s", "0"], "--images-per-s: given 0.0, must be above 0"),
-        (["--gpus-per-node", "0"], "--gpus-per-node: given 0, at least 1"),
+        (["--images-per-s", "0"], "--images-per-s: given 0.0; allowed: above 0"),
+        (["--gpus-per-node", "0"], "--gpus-per-node: given 0; allowed: 1 or more"),
         (["--gpus-per-node", "1", "--from-run", "nowhere"], "--from-run nowhere: no checkpoint"),
     ],
 )

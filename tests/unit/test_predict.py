@@ -296,11 +296,11 @@ def test_two_processes_predict_the_same(
         (["EMPTY/*.jpg"], "no images in it"),
         (["IMAGES", "--formats", "coc"], "did you mean 'coco'"),
         (["IMAGES", "--top-k", "4"], "the model has 3 classes"),
-        (["IMAGES", "--min-score", "2"], "allowed is 0 to 1"),
+        (["IMAGES", "--min-score", "2"], "--min-score: given 2.0; allowed: 0 to 1"),
         (["IMAGES", "--split", "val"], "chooses splits of shards"),
         (["TWINS", "--formats", "yolo"], "differ in their extension only"),
         (["TWINS", "--classes", "given"], "no image lies in a folder"),
-        ([], "PATH and --out are needed"),
+        ([], "PATH is needed"),
     ],
 )
 def test_mistakes_are_said_in_a_line(

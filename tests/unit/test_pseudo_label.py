@@ -152,8 +152,8 @@ def test_mistakes_cost_a_line(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--ignore-margin", "2"), "ignore_margin must be in [0, 1), given 2.0"),
-        (("--crf.radius", "0"), "crf.radius must be 1 or more, given 0"),
+        (("--ignore-margin", "2"), "--ignore-margin: given 2.0; allowed: from 0 to below 1"),
+        (("--crf.radius", "0"), "--crf.radius: given 0; allowed: 1 or more"),
     ],
 )
 def test_knobs_that_cannot_be(

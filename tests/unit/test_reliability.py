@@ -11,8 +11,10 @@ import pytest
 from tests.e2e.reliability.rows import ROWS
 from tests.e2e.reliability.table import PAGE, render
 from wsol_dist.config.train import TrainConfig
+from wsol_dist.errors import UserError
 from wsol_dist.launching.requeue import BY_HAND, requeue
 from wsol_dist.processes.stop import STOPPED
+from wsol_dist.validation import validated
 
 TESTS = Path(__file__).parents[1]
 WATCHED = """
@@ -97,5 +99,5 @@ def test_a_job_that_a_person_cancelled_stays_away(
 
 @pytest.mark.parametrize("wrong", [{"hang_timeout_s": -1}, {"max_requeues": -1}])
 def test_limits_are_not_negative(wrong: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="0 or more"):
-        TrainConfig(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=f"^{next(iter(wrong))}: given -1; allowed: 0 or more$"):
+        validated(TrainConfig, wrong)

@@ -103,9 +103,9 @@ def test_draws_depend_on_seed_and_number_only_and_fit_their_backends(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--trials", "0"], "--trials: given 0, at least 1 is needed"),
+        (["--trials", "0"], "--trials: given 0; allowed: 1 or more"),
         (["--backends", "slic,fais"], "--backends: unknown backend 'fais'; did you mean 'faiss'?"),
-        (["--refine.alpha", "2"], "alpha must be from 0 to 1"),
+        (["--refine.alpha", "2"], "--refine.alpha: given 2.0; allowed: 0 to 1"),
     ],
 )
 def test_what_cannot_be_is_refused(

@@ -184,7 +184,7 @@ def test_job_scripts_hand_words_on_as_they_are(cluster: Path, name: str) -> None
 def test_submitted_jobs_hand_words_on_as_they_are(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = cluster / HOSTILE.replace("/", "")
     words = ["quickstart", "--name", HOSTILE, "--out", str(out), "--dry-run", "--partition", HOSTILE]
-    assert cli.run("wsol_dist.launching.submission", words) == 0
+    assert cli.run("wsol_dist.launching.submission", words, prog="launch/submit.py") == 0
     scripts = capsys.readouterr().out.split("# ---- ")[1:]
     assert len(scripts) == 2
     for number, script in enumerate(scripts):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.flaky import FlakyServer
-from wsol_dist.commands.shards import main
+from wsol_dist.cli import execute
 from wsol_dist.data.inspection.duplicates import find_duplicates
 from wsol_dist.data.inspection.survey import GRID, Survey, spread_out, survey
 from wsol_dist.data.packing.pack import PackOptions, make_plan, pack
@@ -125,7 +125,7 @@ def test_what_is_shown_is_spread_over_splits_and_classes(found: Survey) -> None:
 
 
 def report(place: Path | str, out: Path, *flags: str) -> str:
-    assert main(["report", str(place), "--out", str(out), "--workers", "1", *flags]) == 0
+    assert execute(["shards", "report", str(place), "--out", str(out), "--workers", "1", *flags]) == 0
     return out.read_text()
 
 
@@ -195,7 +195,7 @@ def test_the_four_pairs_of_tiny_imagenet(real_data: Path, tmp_path: Path) -> Non
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(archive.read(name))
     arguments = ["pack", "folder", "--root", str(tmp_path / "photos"), "--out", str(out), "--workers", "1"]
-    assert main([*arguments, "--val-fraction", "0"]) == 0
+    assert execute(["shards", *arguments, "--val-fraction", "0"]) == 0
     found = survey(Index.load(out), workers=1)
     duplicates = find_duplicates(found)
     told = {tuple(sorted(Path(found.ids[row]).stem for row in group.rows)) for group in duplicates.identical}

@@ -19,10 +19,12 @@ import pytest
 from rich.console import Console
 
 from wsol_dist.config.track import TrackConfig
+from wsol_dist.errors import UserError
 from wsol_dist.log.console import BarConsole, Eta, PlainConsole, duration_text
 from wsol_dist.log.jsonl import JsonLines, first_time, read_metrics
 from wsol_dist.log.track import Picture, Track, run_id
 from wsol_dist.log.wandb_mode import has_key, server_answers, wanted_mode, why_not_online
+from wsol_dist.validation import validated
 
 KEY = "0123456789abcdef" * 2 + "01234567"
 OFFLINE = TrackConfig(wandb="offline")
@@ -322,7 +324,15 @@ def test_bar_on_a_terminal():
     assert "a [bold]message[/bold]" in text
 
 
-@pytest.mark.parametrize("wrong", [{"log_every_steps": 0}, {"init_timeout_s": 0}])
-def test_config_refuses_nonsense(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        TrackConfig(**wrong)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"log_every_steps": 0}, "log_every_steps: given 0; allowed: 1 or more"),
+        ({"init_timeout_s": 0}, "init_timeout_s: given 0; allowed: above 0"),
+        ({"project": ""}, "project: given '' (str): String should have at least 1 character"),
+    ],
+)
+def test_config_refuses_nonsense(wrong, message):
+    with pytest.raises(UserError) as refused:
+        validated(TrackConfig, wrong)
+    assert str(refused.value) == message

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.forkserver import FRESH
-from wsol_dist.commands.shards import main
+from wsol_dist.cli import execute
 from wsol_dist.data.images.decode import DecodeError, decode_rgb
 from wsol_dist.data.inspection.verify import verify
 from wsol_dist.data.packing.pack import PackOptions, make_plan, pack
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 def packed(tmp_path_factory):
     out = tmp_path_factory.mktemp("packed") / "collage"
     counts = ["--num-train", "32", "--num-val", "8", "--num-test", "8", "--image-px", "48"]
-    assert main(["pack", "collage", *counts, "--out", str(out), "--workers", "1"]) == 0
+    assert execute(["shards", "pack", "collage", *counts, "--out", str(out), "--workers", "1"]) == 0
     return out
 
 
@@ -167,7 +167,7 @@ class TestLoad:
 
 def test_index_and_packing_load_without_torch(packed):
     code = (
-        "import sys, wsol_dist.data.packing.pack, wsol_dist.commands.shards\n"
+        "import sys, wsol_dist.data.packing.pack, wsol_dist.commands.shards.pack\n"
         "from wsol_dist.data.shards.index import Index\n"
         f"Index.load({str(packed)!r}).rows('train'); assert 'torch' not in sys.modules"
     )

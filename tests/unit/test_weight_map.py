@@ -18,6 +18,7 @@ from wsol_dist.methods.weight_map.config import WeightMapConfig
 from wsol_dist.methods.weight_map.network import WeightMap
 from wsol_dist.models.config import CNNConfig
 from wsol_dist.models.unet import UNet
+from wsol_dist.validation import validated
 
 NUM_CLASSES = 5
 FOURS = torch.tensor([0, 0, 3, 3, 1, 1, 0, 0])
@@ -208,19 +209,19 @@ def test_what_does_not_go_with_the_rest_of_a_recipe(
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "message"),
     [
-        {"stage": "f"},
-        {"variant": "siamese", "inner": False, "outer": False},
-        {"regulariser": -1},
-        {"out_lr": 0},
-        {"out_stride": 8, "wwbl": True},
-        {"std": (0, 1, 1)},
+        ({"stage": "f"}, "method.stage: f of the classifier variant"),
+        ({"variant": "siamese", "inner": False, "outer": False}, "method: the siamese variant needs"),
+        ({"regulariser": -1}, "regulariser: given -1; allowed: 0 or more"),
+        ({"out_lr": 0}, "out_lr: given 0; allowed: above 0"),
+        ({"out_stride": 8, "wwbl": True}, "method.out_stride: `wwbl` has a stride of its own"),
+        ({"std": (0, 1, 1)}, "std.0: given 0; allowed: above 0"),
     ],
 )
-def test_config_refuses(wrong: dict) -> None:
-    with pytest.raises(ValueError, match="method"):
-        WeightMapConfig(**wrong)
+def test_config_refuses(wrong: dict, message: str) -> None:
+    with pytest.raises(UserError, match=f"^{message}"):
+        validated(WeightMapConfig, wrong)
 
 
 # g

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsol_dist.columns.config import EmbedConfig
 from wsol_dist.columns.fill import ColumnTask, Values, fill_column
 from wsol_dist.data.images.transforms import normalise
 from wsol_dist.data.shards.columns import About
@@ -21,52 +21,10 @@ from wsol_dist.data.stream.stream import evaluation_batches
 from wsol_dist.files import sha256_of
 from wsol_dist.models.backbones import build_cnn
 from wsol_dist.models.clip import load_clip, text_embeddings
-from wsol_dist.models.config import CLIPConfig, CNNConfig, TextConfig
+from wsol_dist.models.config import TextConfig
 from wsol_dist.processes.ranks import Ranks
 
 NAME = "embedding"
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmbedConfig:
-    """What is embedded, and by which network."""
-
-    what: Literal["image", "caption"] = "image"
-    """The images, or a caption of each made of its class names."""
-    encoder: Literal["open_clip", "timm"] = "open_clip"
-    """image: CLIP's image encoder, or the pooled features of a timm CNN."""
-    clip: CLIPConfig = field(default_factory=CLIPConfig)
-    """open_clip: the model; for captions its text encoder."""
-    cnn: CNNConfig = field(default_factory=lambda: CNNConfig(arch="resnet50"))
-    """timm: the network and its weights; its classifier is left out."""
-    image_px: int = 224
-    """timm: side of its input in pixels; CLIP has its own."""
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """timm: pixel mean that it was trained with, of values in 0..1."""
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """timm: pixel standard deviation that it was trained with, of values in 0..1."""
-    text: TextConfig = field(default_factory=lambda: TextConfig(source="open_clip"))
-    """caption: text.source open_clip embeds the caption, `text.templates` of the names joined, by `text.clip`; file
-    takes the mean of the classes' embeddings."""
-    batch_size: int = 64
-    """Images in one pass."""
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.image_px < 1:
-            raise ValueError("batch_size and image_px must be 1 or more")
-        if min(self.std) <= 0:
-            raise ValueError(f"std: {self.std} is not positive")
-        if self.what == "caption" and self.text.source == "random":
-            raise ValueError("text.source: random has no meaning to learn; give open_clip or file")
-        if (
-            self.what == "image"
-            and self.encoder == "timm"
-            and not (self.cnn.checkpoint or self.cnn.pretrained)
-        ):
-            raise ValueError(
-                "cnn.checkpoint: not given; the embeddings of a network with random weights mean nothing: name its "
-                "weights, or set cnn.pretrained"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

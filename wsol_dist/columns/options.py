@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import NonNegativeInt, PositiveInt
 
 from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
-from wsol_dist.options import check_least, names_of
+from wsol_dist.options import names_of
 
 
-def add_column_options(
-    parser: argparse.ArgumentParser, *, what: str, procs: int | None, procs_help: str
-) -> None:
-    """The flags of a command that writes a derived column."""
-    parser.add_argument("--index", help="folder of the shards")
-    parser.add_argument("--out", type=Path, help=f"folder of the {what}")
-    parser.add_argument("--split", help="one or several, joined by commas; default all")
-    parser.add_argument(
-        "--procs", type=int, default=procs, help=f"processes on this machine; default {procs_help}"
-    )
-    parser.add_argument(
-        "--workers", type=int, default=1, help="reading processes for each of them; default 1"
-    )
+@dataclass(frozen=True, kw_only=True)
+class ColumnOptions:
+    """What is read and written."""
 
+    index: str | None = None
+    """Folder of the shards; needed."""
+    out: Path | None = None
+    """Folder of the column; needed."""
+    split: str | None = None
+    """One or several, joined by commas; by default all."""
+    procs: PositiveInt | None = None
+    """Processes on this machine; by default 1."""
+    workers: NonNegativeInt = 1
+    """Reading processes for each of them."""
 
-def open_source(own: argparse.Namespace, *, usage: str) -> tuple[Index, tuple[str, ...]]:
-    """The shards that get a column, and the splits that it covers.
+    def source(self, *, usage: str) -> tuple[Index, Path, tuple[str, ...]]:
+        """The shards that get a column, the column's folder, and the splits that it covers.
 
-    Raises:
-        UserError: a flag is missing or too small; the column would lie among the shards; there are no such shards or
-            splits.
-    """
-    if not own.index or not own.out:
-        raise UserError(f"--index and --out are needed: {usage}")
-    check_least(own, {"procs": 1, "workers": 0})
-    if own.out.resolve() == Path(own.index).resolve():
-        raise UserError(f"--out: {own.out} holds the shards themselves; give a folder of its own")
-    index = Index.load(own.index)
-    return index, index.chosen_splits(names_of(own.split))
+        Raises:
+            UserError: a flag is missing; the column would lie among the shards; there are no such shards or splits.
+        """
+        if not self.index or not self.out:
+            raise UserError(f"--index and --out are needed: {usage}")
+        if self.out.resolve() == Path(self.index).resolve():
+            raise UserError(f"--out: {self.out} holds the shards themselves; give a folder of its own")
+        index = Index.load(self.index)
+        return index, self.out, index.chosen_splits(names_of(self.split))

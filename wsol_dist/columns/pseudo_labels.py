@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from wsol_dist.columns.config import LabelConfig
 from wsol_dist.columns.fill import ColumnTask, Values, fill_column
 from wsol_dist.data.images.decode import DecodeError
 from wsol_dist.data.shards.columns import About
@@ -28,26 +29,7 @@ from wsol_dist.methods.base import Method
 from wsol_dist.metrics.seg_miou import confusion, miou_record
 from wsol_dist.metrics.threshold import Threshold
 from wsol_dist.processes.ranks import Ranks
-from wsol_dist.regions.config import CRFConfig
 from wsol_dist.regions.label_maps import label_maps
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelConfig:
-    """How label maps are made of score maps."""
-
-    size_px: int | None = None
-    """Side of the label maps, which span the whole image however oblong that is; None for the method's input."""
-    ignore_margin: float = 0.0
-    """Pixels whose highest score is within this of the background threshold are left unknown (255)."""
-    crf: CRFConfig = field(default_factory=CRFConfig)
-    """A CRF over the pixels; crf.iterations turns it on."""
-
-    def __post_init__(self) -> None:
-        if self.size_px is not None and self.size_px < 2:
-            raise ValueError(f"size_px must be 2 or more, given {self.size_px}")
-        if not 0 <= self.ignore_margin < 1:
-            raise ValueError(f"ignore_margin must be in [0, 1), given {self.ignore_margin}")
 
 
 @dataclass(frozen=True, kw_only=True)

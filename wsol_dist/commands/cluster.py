@@ -7,19 +7,22 @@ the number of processes. With --show ID it draws image, superpixels, clusters an
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from wsol_dist.columns.options import add_column_options, open_source
+from pydantic import Field, PositiveInt
+
+from wsol_dist.columns.options import ColumnOptions
 from wsol_dist.data.packing.parallel import num_cores
 from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
-from wsol_dist.options import add_weights_options, parse_knobs, part_of, split_arguments, weights_given
-from wsol_dist.regions.cluster import BACKENDS, ClusterConfig, backend_class
+from wsol_dist.options import Overrides, Switch, Threshold, WeightsOptions, parse_knobs, part_of
+from wsol_dist.regions.cluster import BACKENDS, backend_class, backend_config
+from wsol_dist.regions.config import ClusterConfig
 from wsol_dist.runs.opening import open_run, print_chosen
 
 if TYPE_CHECKING:
@@ -27,24 +30,64 @@ if TYPE_CHECKING:
     from wsol_dist.evaluator.work import Work
 
 
-def main(argv: list[str]) -> int:
-    """Entry of `wsol cluster`."""
-    parser = _parser()
-    words = [word for word in argv if word not in ("-h", "--help")]
-    own, rest = split_arguments(parser, words)
-    if not words or words != argv:
-        parser.print_help()
-        print(f"\nThe knobs of --backend {own.backend} are flags too:\n")
-        parse_knobs(backend_class(own.backend).Config, ["--help"], prog="wsol cluster ...")
-        return 0
-    if any(weights_given(own).values()) and not (own.embeddings or own.run):
+@dataclass(frozen=True, kw_only=True)
+class Options(WeightsOptions, ColumnOptions):
+    """The flags of `wsol cluster`."""
+
+    out: Path | None = None
+    """Folder of the column, or of --show's pictures."""
+    procs: PositiveInt | None = None
+    """Processes on this machine; by default one for each GPU, or else for each core."""
+    backend: str = "faiss"
+    """One of dic, faiss and slic; its knobs are flags too."""
+    part: str | None = None
+    """I/N: every N-th shard from the I-th on, 1/N to N/N, for a job array."""
+    dry_run: Switch = False
+    """Check what was given, say what would be done, and write nothing."""
+    show: tuple[str, ...] = ()
+    """Ids of images: draw these instead of making label maps."""
+    embeddings: str | None = None
+    """faiss: cluster by the patch embeddings of this run or recipe too; --embedding is their weight."""
+    run: str | None = None
+    """--show: run folder or recipe whose maps are shown."""
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """--show: refine.alpha."""
+    threshold: Threshold = None
+    """--show: of the boxes; by default the recipe's evaluate.threshold."""
+    labels: Path | None = None
+    """--show: label maps that are there, instead of clustering anew."""
+    overrides: Overrides = ()
+
+    @classmethod
+    def epilog(cls) -> str:
+        """What the help ends with."""
+        return f"The knobs of --backend ({', '.join(sorted(BACKENDS))}) are flags too:"
+
+    def knobs(self) -> ClusterConfig:
+        """The backend's configuration from its flags.
+
+        Raises:
+            UserError: an unknown backend, or a value that cannot be.
+        """
+        config_class = backend_config(self.backend)
+        try:
+            return parse_knobs(config_class, self.overrides, prog=f"wsol cluster --backend {self.backend}")
+        except UserError as error:
+            lines = (f"--backend {self.backend}: {line}" for line in str(error).splitlines())
+            raise UserError("\n".join(lines)) from error
+
+
+def run(options: Options) -> int:
+    """Label the images, or draw what labelling them gives."""
+    config = options.knobs()
+    if any(options.weights.values()) and not (options.embeddings or options.run):
         raise UserError(
             "--step, --init and --trust-code are of the weights of --embeddings or --run; give one of these"
         )
-    if own.show:
-        return _show(own, rest)
-    task = plan(own, rest)
-    if own.dry_run:
+    if options.show:
+        return _show(options, config)
+    task = plan(options, config)
+    if options.dry_run:
         return _say(task)
     from wsol_dist.columns.clusters import label_shards
     from wsol_dist.columns.fill import is_complete
@@ -54,87 +97,53 @@ def main(argv: list[str]) -> int:
     if is_complete(index, task.column):
         return 0
     num_shards = sum(one.split in task.about.splits for one in index.shards)
-    spawn(label_shards, own.procs or min(_default_procs(), num_shards), task)
+    spawn(label_shards, options.procs or min(_default_procs(), num_shards), task)
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="wsol cluster", description=__doc__, allow_abbrev=False, add_help=False
-    )
-    add = parser.add_argument
-    add_column_options(
-        parser, what="label maps", procs=None, procs_help="one for each GPU, or else each core"
-    )
-    add("--backend", default="faiss", help=f"{', '.join(sorted(BACKENDS))}; default faiss")
-    add("--part", help="I/N: every N-th shard from the I-th on, 1/N to N/N, for a job array")
-    add(
-        "--dry-run",
-        action="store_true",
-        help="check what was given, say what would be done, and write nothing",
-    )
-    add("--show", nargs="+", metavar="ID", help="draw these images instead of making label maps")
-    add(
-        "--embeddings",
-        metavar="RUN|RECIPE",
-        help="faiss: cluster by this localizer's patch embeddings too (--embedding is their weight)",
-    )
-    add_weights_options(parser)
-    add("--run", help="--show: run folder or recipe whose maps are shown")
-    add("--alpha", type=float, default=0.5, help="--show: refine.alpha; default 0.5")
-    add(
-        "--threshold",
-        type=float,
-        help="--show: of the boxes, in [0, 1); default the recipe's evaluate.threshold",
-    )
-    add("--labels", type=Path, help="--show: label maps that are there, instead of clustering anew")
-    return parser
-
-
-def plan(own: argparse.Namespace, rest: list[str]) -> Labelling:
+def plan(options: Options, config: ClusterConfig) -> Labelling:
     """Check what was given.
 
     Raises:
         UserError: what does not exist or does not fit, and how to mend it.
     """
-    index, splits = open_source(own, usage="wsol cluster --index SHARDS --out LABELS")
-    config = knobs(own.backend, rest)
-    embeddings = localizer(own, config, splits)
+    index, out, splits = options.source(usage="wsol cluster --index SHARDS --out LABELS")
+    embeddings = localizer(options, config, index, splits)
     from wsol_dist.columns.clusters import Labelling, label_column
 
     command = shlex.join(["wsol", *sys.argv[1:]])
     return Labelling(
-        index=own.index,
-        out=own.out,
+        index=index.place,
+        out=out,
         about=label_column(
-            index, splits, backend=own.backend, config=config, embeddings=embeddings, command=command
+            index, splits, backend=options.backend, config=config, embeddings=embeddings, command=command
         ),
-        backend=own.backend,
+        backend=options.backend,
         config=config,
-        workers=own.workers,
-        part=part_of(own.part),
+        workers=options.workers,
+        part=part_of(options.part),
         embeddings=embeddings,
     )
 
 
-def localizer(own: argparse.Namespace, config: ClusterConfig, splits: Sequence[str]) -> Work | None:
+def localizer(options: Options, config: ClusterConfig, index: Index, splits: Sequence[str]) -> Work | None:
     """The run or recipe behind `--embeddings`; None without one.
 
     Raises:
         UserError: the backend takes no embeddings, or there is no such run, or nothing is left to cluster by.
     """
-    if own.embeddings is None:
+    if options.embeddings is None:
         if config.needs_embeddings:
             raise UserError(
                 "--color and --position: both are 0, so embeddings alone are left; give --embeddings RUN"
             )
         return None
-    if not backend_class(own.backend).takes_embeddings:
-        raise UserError(f"--embeddings: --backend {own.backend} clusters without; give --backend faiss")
+    if not backend_class(options.backend).takes_embeddings:
+        raise UserError(f"--embeddings: --backend {options.backend} clusters without; give --backend faiss")
     from wsol_dist.methods.base import Method
     from wsol_dist.registry import METHODS, method_class
 
-    work = _work(own, own.embeddings, splits)
+    work = _work(options, options.embeddings, index, splits)
     name = work.config.method_name
     if method_class(name).patch_embeddings is Method.patch_embeddings:
         able = [one for one in METHODS if method_class(one).patch_embeddings is not Method.patch_embeddings]
@@ -142,26 +151,13 @@ def localizer(own: argparse.Namespace, config: ClusterConfig, splits: Sequence[s
     return work
 
 
-def _work(own: argparse.Namespace, target: str, splits: Sequence[str]) -> Work:
+def _work(options: Options, target: str, index: Index, splits: Sequence[str]) -> Work:
     """A localizer with the weights that --step and --init choose."""
     from wsol_dist.evaluator.work import plan_work
 
-    opened = open_run(target, **weights_given(own))
+    opened = open_run(target, **options.weights)
     print_chosen(opened)
-    return plan_work(opened, index=own.index, splits=splits)
-
-
-def knobs(backend: str, rest: list[str]) -> ClusterConfig:
-    """The backend's configuration from its flags.
-
-    Raises:
-        UserError: an unknown backend, or a value that cannot be.
-    """
-    config_class = backend_class(backend).Config
-    try:
-        return parse_knobs(config_class, rest, prog="wsol cluster")
-    except UserError as error:
-        raise UserError(f"--backend {backend}: {error}") from error
+    return plan_work(opened, index=index.place, splits=splits)
 
 
 def _default_procs() -> int:
@@ -178,35 +174,30 @@ def _say(task: Labelling) -> int:
     return 0
 
 
-def _show(own: argparse.Namespace, rest: list[str]) -> int:
+def _show(options: Options, config: ClusterConfig) -> int:
     """`--show`: pictures instead of label maps."""
     from wsol_dist.columns.show import Wanted, find, show
 
-    if not own.index:
+    if not options.index:
         raise UserError("--index is needed: wsol cluster --show ID --index SHARDS")
-    if not 0 <= own.alpha <= 1:
-        raise UserError(f"--alpha: given {own.alpha}, allowed is 0 to 1")
-    if own.threshold is not None and not 0 <= own.threshold < 1:
-        raise UserError(f"--threshold: given {own.threshold}, a number must be in [0, 1)")
-    config = knobs(own.backend, rest)
-    index = Index.load(own.index)
-    splits = sorted({find(index, one)[0] for one in own.show})
-    work = _work(own, own.run, splits) if own.run else None
-    threshold = work.config.evaluate.threshold if work and own.threshold is None else own.threshold
+    index = Index.load(options.index)
+    splits = sorted({find(index, one)[0] for one in options.show})
+    work = _work(options, options.run, index, splits) if options.run else None
+    threshold = work.config.evaluate.threshold if work and options.threshold is None else options.threshold
     wanted = Wanted(
         index=index,
-        ids=own.show,
-        out=own.out or Path("clusters"),
-        backend=own.backend,
+        ids=options.show,
+        out=options.out or Path("clusters"),
+        backend=options.backend,
         config=config,
-        labels=own.labels,
-        embeddings=localizer(own, config, splits),
+        labels=options.labels,
+        embeddings=localizer(options, config, index, splits),
         work=work,
-        alpha=own.alpha,
+        alpha=options.alpha,
         threshold=threshold or 0.0,
     )
     for path in show(wanted):
         print(path)
     if work:
-        print(f"boxes of topk_loc at threshold {threshold} (fixed); alpha {own.alpha}")
+        print(f"boxes of topk_loc at threshold {threshold} (fixed); alpha {options.alpha}")
     return 0

@@ -7,20 +7,22 @@ recipe, of which mean and spread are said.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import simplejpeg
+import tyro
+from pydantic import Field, NonNegativeInt
 from rich.console import Console
 
 from wsol_dist.data.images.decode import DecodeError, decode_rgb
 from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
 from wsol_dist.metrics.bootstrap import NUM_RESAMPLES
-from wsol_dist.options import check_least
+from wsol_dist.options import Switch
 from wsol_dist.report.compare_page import Changes, write_compare_page
 from wsol_dist.report.compare_text import caption, print_changes, print_comparison
 from wsol_dist.report.comparison import Group, Scored, flips, most_changed, read_groups, table
@@ -35,20 +37,43 @@ MIN_RESAMPLES = 100
 JPEG_QUALITY = 85
 
 
-def main(argv: list[str]) -> int:
-    """Entry of `wsol compare`."""
-    own, folders = _parse(argv)
-    groups = read_groups(folders, split=own.split)
-    lines = table(groups, num_resamples=own.resamples, seed=own.seed)
-    note = caption(groups, num_resamples=own.resamples, seed=own.seed)
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The flags of `wsol compare`."""
+
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN RUN ... [-- RUN ...]")]
+    """Run folders; groups of seeds are parted by --."""
+    seeds: Switch = False
+    """All runs are seeds of one recipe: mean and spread."""
+    split: str = "test"
+    """Split to compare on."""
+    changed: NonNegativeInt = 12
+    """Images to list that changed most."""
+    resamples: Annotated[int, Field(ge=MIN_RESAMPLES)] = NUM_RESAMPLES
+    """Of the bootstrap."""
+    seed: NonNegativeInt = 0
+    """Of the bootstrap."""
+    index: str | None = None
+    """Folder of the shards, for the pictures; by default that of the runs."""
+    out: Path | None = None
+    """File of the page; by default <first RUN>/compare.html."""
+
+
+def run(options: Options) -> int:
+    """Print the comparison and write its page."""
+    groups = read_groups(_folders(options), split=options.split)
+    lines = table(groups, num_resamples=options.resamples, seed=options.seed)
+    note = caption(groups, num_resamples=options.resamples, seed=options.seed)
     changes = [
         Changes(
-            other=other, changes=most_changed(groups[0], other, own.changed), flips=flips(groups[0], other)
+            other=other,
+            changes=most_changed(groups[0], other, options.changed),
+            flips=flips(groups[0], other),
         )
         for other in groups[1:]
     ]
-    pictures, picture_note = _pictures(groups[0], changes, own.index)
-    out: Path = own.out or groups[0].runs[0].run.folder / "compare.html"
+    pictures, picture_note = _pictures(groups[0], changes, options.index)
+    out = options.out or groups[0].runs[0].run.folder / "compare.html"
     try:
         write_compare_page(groups, lines, changes, pictures, out, note=note, picture_note=picture_note)
     except OSError as error:
@@ -63,59 +88,29 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[list[Path]]]:
-    """The flags, and the run folders in groups.
+def _folders(options: Options) -> list[list[Path]]:
+    """The run folders in groups.
 
     Raises:
-        UserError: fewer than two runs, an empty group, a number out of its range.
+        UserError: fewer than two runs, an empty group, or a page that is a folder.
     """
-    parser = argparse.ArgumentParser(
-        prog="wsol compare",
-        usage="wsol compare RUN RUN ... | RUN ... -- RUN ... | --seeds RUN RUN ... [flags]",
-        description=__doc__,
-        allow_abbrev=False,
-    )
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="run folder; groups of seeds are parted by --")
-    parser.add_argument(
-        "--seeds", action="store_true", help="all runs are seeds of one recipe: mean and spread"
-    )
-    parser.add_argument("--split", default="test", help="split to compare on; default test")
-    parser.add_argument(
-        "--changed", type=int, default=12, help="images to list that changed most; default 12"
-    )
-    parser.add_argument(
-        "--resamples", type=int, default=NUM_RESAMPLES, help=f"of the bootstrap; default {NUM_RESAMPLES}"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap; default 0")
-    parser.add_argument("--index", help="folder of the shards, for the pictures; default that of the runs")
-    parser.add_argument("--out", type=Path, help="file of the page; default <first RUN>/compare.html")
-    parts: list[list[str]] = [[]]
-    for word in argv:
+    groups: list[list[Path]] = [[]]
+    for word in options.runs:
         if word == "--":
-            parts.append([])
+            groups.append([])
         else:
-            parts[-1].append(word)
-    # argparse would take -- for its own; each group is read for itself, flags may stand in any.
-    own = parser.parse_intermixed_args([word for part in parts for word in part])
-    groups = [[str(run) for run in parser.parse_intermixed_args(part).runs] for part in parts]
-    _check(own, groups)
-    if len(groups) == 1 and not own.seeds:
-        groups = [[run] for run in groups[0]]
-    return own, [[Path(run) for run in group] for group in groups]
-
-
-def _check(own: argparse.Namespace, groups: list[list[str]]) -> None:
+            groups[-1].append(Path(word))
     if sum(map(len, groups)) < 2:
         raise UserError("at least two runs are needed: wsol compare RUN RUN; groups of seeds: A1 A2 -- B1 B2")
     if not all(groups):
         raise UserError("-- with no run before or behind it; groups of seeds: wsol compare A1 A2 -- B1 B2")
-    if own.seeds and len(groups) > 1:
+    if options.seeds and len(groups) > 1:
         raise UserError("--seeds: means one group, -- parts several; give one of them")
-    check_least(own, {"changed": 0, "resamples": MIN_RESAMPLES, "seed": 0})
-    if own.out is not None and own.out.is_dir():
+    if options.out is not None and options.out.is_dir():
         raise UserError(
-            f"--out {str(own.out)!r}: is a folder; give a file such as {own.out / 'compare.html'}"
+            f"--out {str(options.out)!r}: is a folder; give a file such as {options.out / 'compare.html'}"
         )
+    return [[run] for run in groups[0]] if len(groups) == 1 and not options.seeds else groups
 
 
 def _pictures(

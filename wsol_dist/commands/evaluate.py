@@ -9,55 +9,69 @@ when training does.
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
+
+from pydantic import PositiveInt
 
 from wsol_dist.errors import UserError
 from wsol_dist.launching.requeue import requeue
-from wsol_dist.options import (
-    TARGET,
-    add_weights_options,
-    check_least,
-    names_of,
-    split_arguments,
-    weights_given,
-)
+from wsol_dist.options import Switch, names_of
 from wsol_dist.processes.environment import is_first_rank
 from wsol_dist.processes.first_error import told_once
 from wsol_dist.processes.stop import STOPPED, STOPPED_LINE, Stop
 from wsol_dist.recipe import Config, recipe_names
-from wsol_dist.runs.opening import open_run, print_chosen, read_target
+from wsol_dist.runs.opening import TargetOptions, print_chosen, read_target
 from wsol_dist.runs.run_state import CONFIG_FILE
 
 WAIT_FOR_RUN_S = 1800.0
 """How long --follow waits for a run folder: its job may start before that of the training made one."""
 
 
-def main(argv: list[str]) -> int:
-    """Entry of `wsol evaluate`."""
-    parser = _parser()
-    if not argv or argv[0] in ("-h", "--help"):
-        parser.print_help()
-        print("\nBehind RUN or RECIPE, --help lists its knobs; recipes: " + ", ".join(recipe_names()))
-        return 0 if argv else 2
-    own, rest = split_arguments(parser, argv)
-    with told_once(Path(own.target)):
-        check_least(own, {"procs": 1})
-        return follow_run(own, rest) if own.follow else score_run(own, rest)
+@dataclass(frozen=True, kw_only=True)
+class Options(TargetOptions):
+    """The flags of `wsol evaluate`."""
+
+    index: str | None = None
+    """Folder of the shards; by default the recipe's data.index."""
+    split: str | None = None
+    """One or several, scored in turn; by default test."""
+    procs: PositiveInt = 1
+    """Processes on this machine."""
+    threshold: str | None = None
+    """val, oracle, fixed (the recipe's) or a number in [0, 1); by default oracle for the held-out split, which chooses,
+    and val for others."""
+    out: Path | None = None
+    """Folder that gets eval/; by default RUN, or runs/NAME for a recipe; needed for a model without a run."""
+    save_maps: Switch = False
+    """Keep the score maps as well: 8-bit tars below RUN/eval."""
+    follow: Switch = False
+    """Score each checkpoint of RUN as it is written."""
+    final_split: str | None = None
+    """--follow: splits to score once when training is through."""
+    final: Literal["best", "last"] = "best"
+    """--follow: checkpoint for --final-split."""
 
 
-def score_run(own: argparse.Namespace, rest: list[str]) -> int:
+def run(options: Options) -> int:
+    """Score once, or follow."""
+    with told_once(Path(options.target)):
+        return follow_run(options) if options.follow else score_run(options)
+
+
+def score_run(options: Options) -> int:
     """Check what was given, then score."""
-    if own.final_split:
+    if options.final_split:
         raise UserError("--final-split: goes with --follow; without it --split names what is scored")
-    opened = open_run(own.target, **weights_given(own), overrides=rest)
-    if opened.whole and opened.folder is None and own.out is None:
+    opened = options.open()
+    if opened.whole and opened.folder is None and options.out is None:
         raise UserError(
-            f"--out: needed, as {own.target} is no run folder that could hold the results; give a folder"
+            f"--out: needed, as {options.target} is no run folder that could hold the results; give a folder"
         )
     # They import torch: after the flags are checked.
     from wsol_dist.evaluator.scoring import score_work
@@ -65,21 +79,21 @@ def score_run(own: argparse.Namespace, rest: list[str]) -> int:
 
     work = plan_work(
         opened,
-        splits=names_of(own.split) or ("test",),
-        index=own.index,
-        threshold=own.threshold,
-        out=own.out,
-        save_maps=own.save_maps,
+        splits=names_of(options.split) or ("test",),
+        index=options.index,
+        threshold=options.threshold,
+        out=options.out,
+        save_maps=options.save_maps,
     )
     print_chosen(opened)
-    score_work(work, procs=own.procs)
+    score_work(work, procs=options.procs)
     return 0
 
 
-def follow_run(own: argparse.Namespace, rest: list[str]) -> int:
+def follow_run(options: Options) -> int:
     """`--follow`: check what can be checked before there is a checkpoint, then follow."""
-    check_follow(own)
-    folder = Path(own.target)
+    check_follow(options)
+    folder = Path(options.target)
     until = time.monotonic() + WAIT_FOR_RUN_S
     while not (folder / CONFIG_FILE).is_file() and time.monotonic() < until:
         time.sleep(2)
@@ -90,13 +104,13 @@ def follow_run(own: argparse.Namespace, rest: list[str]) -> int:
     from wsol_dist.evaluator.work import plan_follow
     from wsol_dist.processes.spawn import spawn
 
-    config, final = read_target(own.target, rest), names_of(own.final_split)
-    work = plan_follow(folder, config, index=own.index, final_splits=final, threshold=own.threshold)
+    config, final = read_target(options.target, options.overrides), names_of(options.final_split)
+    work = plan_follow(folder, config, index=options.index, final_splits=final, threshold=options.threshold)
     check_thresholds(work)
-    task = Following(work=work, final_splits=final, final=own.final)
+    task = Following(work=work, final_splits=final, final=options.final)
     # Nothing is lost by an end in the middle of a checkpoint: the job that goes on scores it from its start.
     with Stop(at_once=partial(_requeue, config)) if "SLURM_JOB_ID" in os.environ else nullcontext():
-        spawn(follow, own.procs, task, folder=folder)
+        spawn(follow, options.procs, task, folder=folder)
     return 0
 
 
@@ -107,47 +121,17 @@ def _requeue(config: Config, heard: str) -> None:
         os._exit(STOPPED)
 
 
-def check_follow(own: argparse.Namespace) -> None:
+def check_follow(options: Options) -> None:
     """Refuse what goes with one scoring only.
 
     Raises:
         UserError: the first of it.
     """
     for name in ("init", "step", "out", "split", "save_maps"):
-        if getattr(own, name):
+        if getattr(options, name):
             raise UserError(
                 f"--{name.replace('_', '-')}: does not go with --follow, which scores every checkpoint of RUN on the "
                 "held-out split (val.split) and at the end the splits of --final-split"
             )
-    if Path(own.target).suffix in (".yaml", ".yml") or own.target in recipe_names():
-        raise UserError(f"{own.target}: --follow: follows a run folder, this is a recipe; give runs/NAME")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="wsol evaluate", description=__doc__, allow_abbrev=False, add_help=False
-    )
-    parser.add_argument("target", metavar="RUN|RECIPE", help=TARGET)
-    parser.add_argument("--index", help="folder of the shards; default the recipe's data.index")
-    parser.add_argument("--split", help="one or several, scored in turn; default test")
-    parser.add_argument("--procs", type=int, default=1, help="processes on this machine; default 1")
-    parser.add_argument(
-        "--threshold",
-        help="val, oracle, fixed (the recipe's) or a number in [0, 1); default: oracle for the held-out split, which "
-        "chooses, and val for others",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        help="folder that gets eval/; default RUN, or runs/NAME for a recipe; needed for a model without a run",
-    )
-    add_weights_options(parser)
-    parser.add_argument(
-        "--save-maps", action="store_true", help="keep the score maps as well: 8-bit tars below RUN/eval"
-    )
-    parser.add_argument("--follow", action="store_true", help="score each checkpoint of RUN as it is written")
-    parser.add_argument("--final-split", help="--follow: splits to score once when training is through")
-    parser.add_argument(
-        "--final", choices=("best", "last"), default="best", help="--follow: checkpoint for --final-split"
-    )
-    return parser
+    if Path(options.target).suffix in (".yaml", ".yml") or options.target in recipe_names():
+        raise UserError(f"{options.target}: --follow: follows a run folder, this is a recipe; give runs/NAME")

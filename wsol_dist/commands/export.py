@@ -6,38 +6,50 @@ again; model.onnx needs onnxruntime only. The card, README.md, says what the run
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
+from pydantic import PositiveInt
 
 from wsol_dist.errors import UserError, did_you_mean
-from wsol_dist.options import add_model_options, check_least, check_top_k, names_of
+from wsol_dist.options import ModelOptions, check_top_k, names_of
 
 ALL = "onnx,torch"
 
 
-def main(argv: list[str]) -> int:
-    """Entry of `wsol export`."""
-    parser = _parser()
-    if not argv or argv[0] in ("-h", "--help"):
-        parser.print_help()
-        return 0 if argv else 2
-    own = parser.parse_args(argv)
-    check_least(own, {"top_k": 1})
-    formats = formats_of(own.formats)
+@dataclass(frozen=True, kw_only=True)
+class Options(ModelOptions):
+    """The flags of `wsol export`."""
+
+    folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run folder, or one checkpoint of it."""
+    out: Path | None = None
+    """Folder that is written, not there yet; by default RUN/exported."""
+    formats: str = ALL
+    """Graphs beside the weights, joined by commas: onnx, torch, none."""
+    top_k: PositiveInt = 1
+    """Classes whose heat maps a graph gives."""
+
+
+def run(options: Options) -> int:
+    """Write the exported model."""
+    formats = formats_of(options.formats)
     from wsol_dist.exporting.export import export
     from wsol_dist.prediction.opening import open_model
 
-    opened = open_model(own.run, step=own.step, threshold=own.threshold, trust_code=own.trust_code)
+    opened = open_model(options.folder, **options.model)
     if not opened.is_run:
         raise UserError(
-            f"{own.run}: an exported model already, or a checkpoint out of its run; give a run folder"
+            f"{options.folder}: an exported model already, or a checkpoint out of its run; give a run folder"
         )
-    check_top_k(own.top_k, num_classes=len(opened.classes))
+    check_top_k(options.top_k, num_classes=len(opened.classes))
     print(
         f"{opened.chosen}; {opened.method_name}, {len(opened.classes)} classes; {opened.threshold_why}",
         flush=True,
     )
-    done = export(opened, own.out or opened.path / "exported", formats=formats, top_k=own.top_k)
+    done = export(opened, options.out or opened.path / "exported", formats=formats, top_k=options.top_k)
     for name, difference in done.differences.items():
         print(f"{name}: class probabilities within {difference:.1e} of the live model's")
     print(f"{done.folder}: {', '.join(done.files)}")
@@ -59,24 +71,3 @@ def formats_of(text: str) -> tuple[str, ...]:
         if name not in allowed:
             raise UserError(f"--formats: no format {name!r}; {did_you_mean(name, [*allowed, 'none'])}")
     return names
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="wsol export",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("run", metavar="RUN", help="run folder, or one checkpoint of it")
-    parser.add_argument(
-        "--out", type=Path, help="folder that is written, not there yet; default RUN/exported"
-    )
-    parser.add_argument(
-        "--formats", default=ALL, help="graphs beside the weights: onnx, torch, none; default both"
-    )
-    parser.add_argument(
-        "--top-k", type=int, default=1, help="classes whose heat maps a graph gives; default 1"
-    )
-    add_model_options(parser)
-    return parser

@@ -9,38 +9,40 @@ it goes on; where all is there it does nothing.
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated
 
-from wsol_dist.columns.options import add_column_options, open_source
+from wsol_dist.columns.config import LabelConfig
+from wsol_dist.columns.options import ColumnOptions
 from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
-from wsol_dist.options import TARGET, add_weights_options, parse_knobs, split_arguments, weights_given
-from wsol_dist.runs.opening import open_run, print_chosen
+from wsol_dist.options import FLAT
+from wsol_dist.runs.opening import TargetOptions, print_chosen
 
 if TYPE_CHECKING:
-    from wsol_dist.columns.pseudo_labels import LabelConfig, PseudoLabelling
+    from wsol_dist.columns.pseudo_labels import PseudoLabelling
     from wsol_dist.evaluator.work import Work
     from wsol_dist.metrics.threshold import Threshold
 
-KNOBS = ("--size-px", "--ignore-margin", "--crf.")
+
+@dataclass(frozen=True, kw_only=True)
+class Options(TargetOptions, ColumnOptions):
+    """The flags of `wsol pseudo-label`."""
+
+    index: str | None = None
+    """Folder of the shards; by default the recipe's data.index."""
+    split: str | None = None
+    """One or several, joined by commas; by default the recipe's data.train_split."""
+    threshold: str | None = None
+    """val, fixed (the recipe's) or a number in [0, 1); by default val."""
+    knobs: Annotated[LabelConfig, FLAT] = field(default_factory=LabelConfig)
 
 
-def main(argv: list[str]) -> int:
-    """Entry of `wsol pseudo-label`."""
-    parser = _parser()
-    if not argv or argv[0] in ("-h", "--help"):
-        from wsol_dist.columns.pseudo_labels import LabelConfig
-
-        parser.print_help()
-        print("\nThe knobs of label maps are flags too:\n")
-        parse_knobs(LabelConfig, ["--help"], prog="wsol pseudo-label ...")
-        return 0
-    own, rest = split_arguments(parser, argv)
-    task = plan(own, rest)
+def run(options: Options) -> int:
+    """Fill the column."""
+    task = plan(options)
     from wsol_dist.columns.fill import is_complete
     from wsol_dist.columns.pseudo_labels import write_labels
     from wsol_dist.processes.spawn import spawn
@@ -48,48 +50,34 @@ def main(argv: list[str]) -> int:
     index = Index.load(task.work.index)
     if is_complete(index, task.column(index)):
         return 0
-    spawn(write_labels, own.procs, task)
+    spawn(write_labels, options.procs or 1, task)
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="wsol pseudo-label", description=__doc__, allow_abbrev=False, add_help=False
-    )
-    parser.add_argument("target", metavar="RUN|RECIPE", help=TARGET)
-    add_column_options(parser, what="label maps", procs=1, procs_help="1")
-    parser.set_defaults(split=None)
-    add_weights_options(parser)
-    parser.add_argument("--threshold", help="val, fixed (the recipe's) or a number in [0, 1); default val")
-    return parser
-
-
-def plan(own: argparse.Namespace, rest: list[str]) -> PseudoLabelling:
+def plan(options: Options) -> PseudoLabelling:
     """Check what was given.
 
     Raises:
         UserError: what does not exist or does not fit, and how to mend it.
     """
-    knobs, overrides = _parted(rest)
-    opened = open_run(own.target, **weights_given(own), overrides=overrides)
+    opened = options.open()
     # It imports torch: after the recipe is read.
     from wsol_dist.columns.pseudo_labels import PseudoLabelling, check_labelling
     from wsol_dist.evaluator.work import plan_work
 
-    config = _knobs(knobs)
-    own.index = own.index or opened.config.data.index
-    own.split = own.split or opened.config.data.train_split
-    index, splits = open_source(own, usage="wsol pseudo-label RUN --index SHARDS --out LABELS")
+    data = opened.config.data
+    options = replace(options, index=options.index or data.index, split=options.split or data.train_split)
+    index, out, splits = options.source(usage="wsol pseudo-label RUN --index SHARDS --out LABELS")
     print_chosen(opened)
-    work = plan_work(opened, index=own.index, splits=splits, threshold=own.threshold)
+    work = plan_work(opened, index=index.place, splits=splits, threshold=options.threshold)
     check_labelling(work, index)
     return PseudoLabelling(
         work=work,
-        out=own.out,
-        threshold=background_threshold(work, scored=_scored_as(own)),
-        config=config,
+        out=out,
+        threshold=background_threshold(work, scored=_scored_as(options)),
+        config=options.knobs,
         command=shlex.join(["wsol", *sys.argv[1:]]),
-        workers=own.workers,
+        workers=options.workers,
     )
 
 
@@ -122,29 +110,6 @@ def background_threshold(work: Work, *, scored: str) -> Threshold:
     return threshold
 
 
-def _scored_as(own: argparse.Namespace) -> str:
-    given = [
-        word
-        for name in ("step", "init")
-        if (value := getattr(own, name))
-        for word in (f"--{name}", str(value))
-    ]
-    return shlex.join([own.target, *given])
-
-
-def _parted(words: list[str]) -> tuple[list[str], list[str]]:
-    """The knobs of label maps, and the overrides of the recipe."""
-    knobs: list[str] = []
-    overrides: list[str] = []
-    current = overrides
-    for word in words:
-        if word.startswith("--"):
-            current = knobs if word.startswith(KNOBS) else overrides
-        current.append(word)
-    return knobs, overrides
-
-
-def _knobs(words: list[str]) -> LabelConfig:
-    from wsol_dist.columns.pseudo_labels import LabelConfig
-
-    return parse_knobs(LabelConfig, words, prog="wsol pseudo-label")
+def _scored_as(options: Options) -> str:
+    given = {"--step": options.step, "--init": options.init}
+    return shlex.join([options.target, *(str(word) for pair in given.items() if pair[1] for word in pair)])

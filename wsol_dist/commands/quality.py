@@ -7,9 +7,13 @@ of `wsol review`, lead to which precision; writes O/quality.json and O/quality.h
 
 from __future__ import annotations
 
-import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
+from pydantic import Field
 
 from wsol_dist.errors import UserError
 from wsol_dist.files import write_atomically
@@ -17,19 +21,42 @@ from wsol_dist.files import write_atomically
 RECORD, PAGE = "quality.json", "quality.html"
 
 
-def main(argv: list[str]) -> int:
-    """Entry of `wsol quality`."""
-    own = _parser().parse_args(argv)
-    if not 0 < own.iou < 1:
-        raise UserError(f"--iou: given {own.iou:g}, allowed is above 0 and below 1")
-    if own.split is not None and own.boxes is not None:
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The flags of `wsol quality`."""
+
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="O")]
+    """Output folder of wsol predict."""
+    boxes: Path | None = None
+    """True boxes: a CSV file (image,x0,y0,x1,y1), or COCO JSON."""
+    index: str | None = None
+    """Shards with true boxes; by default those that were predicted."""
+    split: str | None = None
+    """Of the shards, one or several, joined by commas; by default all."""
+    iou: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Least IoU of a right box."""
+    out: Path | None = None
+    """Folder for quality.json and quality.html; by default O."""
+
+
+def run(options: Options) -> int:
+    """Measure, print, and write the page."""
+    if options.boxes is not None and options.index is not None:
+        raise UserError("--boxes and --index: both name true boxes; give one of them")
+    if options.boxes is not None and options.split is not None:
         raise UserError("--split: chooses splits of shards; it goes with --index, not with --boxes")
     from wsol_dist.quality.page import quality_page
     from wsol_dist.quality.quality import measure
     from wsol_dist.quality.text import print_quality
 
-    found = measure(own.folder, boxes=own.boxes, index=own.index, split=own.split, least_iou=own.iou)
-    out: Path = own.out or own.folder
+    found = measure(
+        options.folder,
+        boxes=options.boxes,
+        index=options.index,
+        split=options.split,
+        least_iou=options.iou,
+    )
+    out = options.out or options.folder
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / PAGE, quality_page(found).encode())
@@ -40,24 +67,3 @@ def main(argv: list[str]) -> int:
     print_quality(found)
     print(f"Page  {(out / PAGE).resolve()}")
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="wsol quality",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("folder", type=Path, metavar="O", help="output folder of wsol predict")
-    truth = parser.add_mutually_exclusive_group()
-    truth.add_argument(
-        "--boxes", type=Path, metavar="FILE", help="true boxes: CSV (image,x0,y0,x1,y1), or COCO JSON"
-    )
-    truth.add_argument(
-        "--index", metavar="SHARDS", help="shards with true boxes; default: those that were predicted"
-    )
-    parser.add_argument("--split", help="of the shards, one or several, joined by commas; default all")
-    parser.add_argument("--iou", type=float, default=0.5, help="least IoU of a right box; default 0.5")
-    parser.add_argument("--out", type=Path, help=f"folder for {RECORD} and {PAGE}; default O")
-    return parser

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import tyro
 from rich.console import Console
 
 from wsol_dist.errors import UserError
@@ -13,29 +15,30 @@ from wsol_dist.report.run_data import read_run
 from wsol_dist.report.summary import write_summary
 
 
-def main(argv: list[str]) -> int:
-    """Entry of `wsol report`: the page, and `summary.json` of each run whose test split was scored."""
-    parser = argparse.ArgumentParser(prog="wsol report", description=__doc__, allow_abbrev=False)
-    parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="run folder, such as runs/quickstart"
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        help="file of the page; default <RUN>/report.html, of several <first RUN>/side-by-side.html",
-    )
-    own = parser.parse_args(argv)
-    out: Path = own.out or own.runs[0] / ("report.html" if len(own.runs) == 1 else "side-by-side.html")
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The flags of `wsol report`."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...")]
+    """Run folders, such as runs/quickstart."""
+    out: Path | None = None
+    """File of the page; by default <RUN>/report.html, of several <first RUN>/side-by-side.html."""
+
+
+def run(options: Options) -> int:
+    """Write the page, and `summary.json` of each run whose test split was scored."""
+    runs = list(options.runs)
+    out = options.out or runs[0] / ("report.html" if len(runs) == 1 else "side-by-side.html")
     if out.is_dir():
         raise UserError(f"--out {str(out)!r}: is a folder; give a file such as {out / 'report.html'}")
     try:
-        write_report(own.runs, out)
+        write_report(runs, out)
     except OSError as error:
         raise UserError(
             f"--out {str(out)!r}: cannot be written ({error.strerror}); choose another file"
         ) from error
     console = Console(soft_wrap=True)
-    for run in own.runs:
+    for run in runs:
         _summary(run, console)
     console.print(f"Report page  {out.resolve()}", markup=False, highlight=False)
     return 0

@@ -7,38 +7,53 @@ is the only one that is read. Trials are kept in FOLDER: started again the searc
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from wsol_dist.errors import UserError, did_you_mean
-from wsol_dist.options import (
-    TARGET,
-    add_weights_options,
-    check_least,
-    names_of,
-    part_of,
-    split_arguments,
-    weights_given,
-)
-from wsol_dist.recipe import recipe_names
+from wsol_dist.options import Switch, names_of, part_of
 from wsol_dist.regions.cluster import BACKENDS
-from wsol_dist.runs.opening import open_run, print_chosen
+from wsol_dist.runs.opening import TargetOptions, print_chosen
 
 if TYPE_CHECKING:
     from wsol_dist.columns.search import Search
 
 
-def main(argv: list[str]) -> int:
-    """Entry of `wsol search` and `launch/search.py`."""
-    parser = _parser()
-    if not argv or argv[0] in ("-h", "--help"):
-        parser.print_help()
-        print("\nrecipes: " + ", ".join(recipe_names()))
-        return 0 if argv else 2
-    own, rest = split_arguments(parser, argv)
-    search = plan(own, rest)
-    if own.dry_run:
+@dataclass(frozen=True, kw_only=True)
+class Options(TargetOptions):
+    """The flags of `wsol search`."""
+
+    index: str
+    """Folder of the shards."""
+    out: Path
+    """Folder that gets the trials."""
+    trials: PositiveInt = 30
+    """How many."""
+    seed: NonNegativeInt = 0
+    """Of the random trials."""
+    backends: str = "faiss,slic"
+    """Of wsol cluster, joined by commas."""
+    labels: Path | None = None
+    """Label maps of wsol cluster: only alpha is searched."""
+    images: PositiveInt | None = None
+    """Only so many of the split's images, the first by a hash; by default all."""
+    size_px: Annotated[int, Field(ge=2)] = 224
+    """Side of the label maps."""
+    workers: NonNegativeInt = 1
+    """Reading processes."""
+    part: str | None = None
+    """I/N: every N-th trial from the I-th on, 1/N to N/N, for a job array."""
+    dry_run: Switch = False
+    """Check what was given and write nothing."""
+
+
+def run(options: Options) -> int:
+    """Search, or say what would be searched."""
+    search = plan(options)
+    if options.dry_run:
         print(
             f"would run {search.num_trials} trials on split {search.work.splits[0]!r} of {search.work.index}"
         )
@@ -49,39 +64,17 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="wsol search", description=__doc__, allow_abbrev=False, add_help=False
-    )
-    add = parser.add_argument
-    add("target", metavar="RUN|RECIPE", help=TARGET)
-    add_weights_options(parser)
-    add("--index", required=True, help="folder of the shards")
-    add("--out", type=Path, required=True, help="folder that gets the trials")
-    add("--trials", type=int, default=30, help="default 30")
-    add("--seed", type=int, default=0, help="of the random trials; default 0")
-    add("--backends", default="faiss,slic", help=f"of {', '.join(sorted(BACKENDS))}; default faiss,slic")
-    add("--labels", type=Path, help="label maps of wsol cluster: only alpha is searched")
-    add("--images", type=int, help="only so many of the split's images, the first by a hash; default all")
-    add("--size-px", type=int, default=224, help="side of the label maps; default 224")
-    add("--workers", type=int, default=1, help="reading processes; default 1")
-    add("--part", help="I/N: every N-th trial from the I-th on, 1/N to N/N, for a job array")
-    add("--dry-run", action="store_true", help="check what was given and write nothing")
-    return parser
-
-
-def plan(own: argparse.Namespace, rest: list[str]) -> Search:
+def plan(options: Options) -> Search:
     """Check what was given.
 
     Raises:
         UserError: what does not exist or does not fit, and how to mend it.
     """
-    check_least(own, {"trials": 1, "seed": 0, "workers": 0, "images": 1, "size_px": 2})
-    backends = names_of(own.backends)
+    opened = options.open()
+    backends = names_of(options.backends)
     for name in backends:
         if name not in BACKENDS:
             raise UserError(f"--backends: unknown backend {name!r}; {did_you_mean(name, sorted(BACKENDS))}")
-    opened = open_run(own.target, **weights_given(own), overrides=rest)
     split = opened.config.val.split
     # They import torch: after the flags are checked.
     from wsol_dist.columns.search import Search
@@ -90,22 +83,22 @@ def plan(own: argparse.Namespace, rest: list[str]) -> Search:
     from wsol_dist.evaluator.work import plan_work
 
     print_chosen(opened)
-    work = plan_work(opened, index=own.index, splits=(split,))
+    work = plan_work(opened, index=options.index, splits=(split,))
     if work.config.refine.labels is not None:
         raise UserError(
             "refine.labels: the search makes its own label maps; give --labels to search alpha only"
         )
-    if own.labels:
-        open_labels(own.labels, Index.load(own.index), (split,))
+    if options.labels:
+        open_labels(options.labels, Index.load(options.index), (split,))
     return Search(
         work=work,
-        out=own.out,
-        num_trials=own.trials,
-        seed=own.seed,
+        out=options.out,
+        num_trials=options.trials,
+        seed=options.seed,
         backends=backends,
-        labels=own.labels,
-        num_images=own.images,
-        size_px=own.size_px,
-        workers=own.workers,
-        part=part_of(own.part),
+        labels=options.labels,
+        num_images=options.images,
+        size_px=options.size_px,
+        workers=options.workers,
+        part=part_of(options.part),
     )

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
+from wsol_dist.recipe import RecipeOptions, dump, recipe_path
 
-from wsol_dist.recipe import dump, parse_with_recipe, recipe_path
+Options = RecipeOptions
 
 
-def main(argv: list[str]) -> int:
-    """Entry of `wsol show`: the recipe's header, and every key with its value."""
-    parser = argparse.ArgumentParser(
-        prog="wsol show", description=__doc__, allow_abbrev=False, add_help=False
-    )
-    parser.add_argument("recipe", help="name of a recipe, or a path to a .yaml file")
-    own, config = parse_with_recipe(parser, argv)
-    lines = recipe_path(own.recipe).read_text(encoding="utf-8").splitlines()
+def run(options: Options) -> int:
+    """Print the recipe's header, and every key with its value."""
+    config = options.config()
+    lines = recipe_path(options.recipe).read_text(encoding="utf-8").splitlines()
     for line in lines:
         if not line.startswith("#"):
             break

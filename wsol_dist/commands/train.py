@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import os
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,22 +12,25 @@ from wsol_dist.launching.requeue import requeue
 from wsol_dist.processes.environment import is_first_rank
 from wsol_dist.processes.first_error import told_once
 from wsol_dist.processes.stop import STOPPED, STOPPED_LINE, Stop
-from wsol_dist.recipe import Config, parse_with_recipe
+from wsol_dist.recipe import Config, RecipeOptions
 
 if TYPE_CHECKING:
     from wsol_dist.data.shards.index import Index
     from wsol_dist.processes.ranks import Ranks
 
 
-def main(argv: list[str]) -> int:
-    """Entry of `wsol train`; under torchrun, submitit or srun each rank calls it."""
-    parser = argparse.ArgumentParser(
-        prog="wsol train", description=__doc__, allow_abbrev=False, add_help=False
-    )
-    parser.add_argument("recipe", help="name of a recipe, or a path to a .yaml file")
-    parser.add_argument("--out", type=Path, help="run folder; default runs/NAME")
-    own, config = parse_with_recipe(parser, argv)
-    return train(config, own.out or Path("runs") / config.name)
+@dataclass(frozen=True, kw_only=True)
+class Options(RecipeOptions):
+    """The flags of `wsol train`."""
+
+    out: Path | None = None
+    """Run folder; by default runs/NAME."""
+
+
+def run(options: Options) -> int:
+    """Train; under torchrun, submitit or srun each rank calls it."""
+    config = options.config()
+    return train(config, options.out or Path("runs") / config.name)
 
 
 def train(config: Config, folder: Path) -> int:

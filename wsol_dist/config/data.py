@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +21,7 @@ class DataConfig:
     """Class count that the recipe was made for; shards with another count are refused. None takes the shards'."""
     train_split: str = "train"
     """Split to train on."""
-    resize_px: int | None = None
+    resize_px: PositiveInt | None = None
     """Side to which a training image is squashed before the random crop; None for 8/7 of the method's input."""
     resize_max_px: int | None = None
     """Draw that side anew for each image, from `resize_px` up to this one; None keeps `resize_px`."""
@@ -28,11 +30,11 @@ class DataConfig:
     decoder: Literal["scaled", "full"] = "scaled"
     """Of training JPEGs. `scaled` decodes at 1/2, 1/4 or 1/8 what still covers `resize_px` then (libjpeg's reduced
     transform, fast for large photographs); `full` decodes every pixel. Evaluation decodes every pixel."""
-    workers: int = 2
+    workers: NonNegativeInt = 2
     """Loader processes for each rank; 0 decodes in the training process."""
-    lanes: int = 64
+    lanes: PositiveInt = 64
     """Number of sequential reads that an epoch's order is laid out in. Keep it: another number is another order."""
-    window: int = 2048
+    window: PositiveInt = 2048
     """Samples that a lane shuffles among: larger mixes better, smaller reads more sequentially."""
     order: Literal["uniform", "class_pairs"] = "uniform"
     """uniform: every image once an epoch. class_pairs: in fours of two images each of two classes, for methods that
@@ -43,17 +45,10 @@ class DataConfig:
     targets: str = ""
     """Folder of a column of label maps of these shards' images (`wsol pseudo-label`), for methods that learn the class
     of every pixel; they are resized, cropped and flipped with the images."""
-    max_bad: float = 0.001
+    max_bad: Annotated[float, Field(ge=0, le=1)] = 0.001
     """Share of a split's images that may fail to decode before training or evaluation ends with their names; at least
     one image, unless it is 0."""
 
     def __post_init__(self) -> None:
-        for name, least in (("workers", 0), ("lanes", 1), ("window", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be {least} or more, given {getattr(self, name)}")
-        if self.resize_px is not None and self.resize_px < 1:
-            raise ValueError(f"resize_px must be 1 or more, given {self.resize_px}")
         if self.resize_max_px is not None and self.resize_max_px < (self.resize_px or math.inf):
             raise ValueError(f"resize_max_px must be resize_px or more, given {self.resize_max_px}; set both")
-        if not 0 <= self.max_bad <= 1:
-            raise ValueError(f"max_bad is a share from 0 to 1, given {self.max_bad}")

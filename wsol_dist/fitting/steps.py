@@ -116,8 +116,15 @@ def train_and_score(started: Started, run: Path, splits: tuple[str, ...], *, pro
         print(f"{run}: trained and scored, nothing to do")
         return 0
     prepare_folder(from_dict(started.config, origin=str(run)), run)
-    words = [str(run / CONFIG_FILE), "--cluster", "local", "--out", str(run), "--splits", ",".join(splits)]
-    return submission.main(words + ([] if procs is None else ["--procs-per-node", str(procs)]))
+    return submission.run(
+        submission.Options(
+            recipe=str(run / CONFIG_FILE),
+            cluster="local",
+            out=run,
+            splits=",".join(splits),
+            procs_per_node=procs,
+        )
+    )
 
 
 def score_with_fixed(run: Path, splits: tuple[str, ...]) -> None:

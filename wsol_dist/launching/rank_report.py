@@ -81,7 +81,7 @@ def tell(run: Path) -> Report:
     Raises:
         UserError: no run folder, no such shards, or a batch that the ranks cannot share.
     """
-    config = read_yaml(run / CONFIG_FILE)
+    config = _config(run)
     rank, world, local_rank = _place()
     rows = dict(_rows(config, rank=rank, world=world))
     report = Report(
@@ -101,6 +101,14 @@ def tell(run: Path) -> Report:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / f"rank-{rank:05}.json", json.dumps(asdict(report)).encode())
     return report
+
+
+def _config(run: Path) -> dict[str, Any]:
+    if not (run / CONFIG_FILE).is_file():
+        raise UserError(
+            f"{run}: no run folder (no config.yaml); `wsol ranks prepare RECIPE --out {run}` writes one"
+        )
+    return read_yaml(run / CONFIG_FILE)
 
 
 def _place() -> tuple[int, int, int]:
@@ -161,8 +169,8 @@ def check(run: Path, *, ranks_per_node: int | None = None) -> Iterator[str]:
         RankError: reports are missing or do not go together, or a sample is read by none or twice.
         UserError: the ranks do not fit into the memory that there is.
     """
+    config = _config(run)
     reports = _read(reports_folder(run))
-    config = read_yaml(run / CONFIG_FILE)
     data = DataConfig(**config["data"])
     index = Index.load(data.index)
     yield _line_on_ranks(reports)

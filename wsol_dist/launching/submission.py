@@ -6,65 +6,88 @@ run on this machine, one after the other, and their log is shown.
 
 from __future__ import annotations
 
-import argparse
+import re
 import shlex
 import shutil
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import submitit
+import tyro
+from pydantic import NonNegativeInt, PositiveInt
 
 from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError, did_you_mean
-from wsol_dist.launching import array
 from wsol_dist.launching.job import WsolJob
 from wsol_dist.launching.local_job import wait_and_show
-from wsol_dist.options import check_least, names_of
-from wsol_dist.recipe import Config, parse_with_recipe
+from wsol_dist.options import Switch, names_of
+from wsol_dist.recipe import Config, RecipeOptions
 from wsol_dist.runs.run_state import CONFIG_FILE
 from wsol_dist.training.preflight import check, check_network, prepare_folder
 from wsol_dist.training.stages import stages
 
-DEFAULT_RECIPE = "molt-imagenet"
 SIGNAL_DELAY_S = 120
 """How long before its time limit a job is told to stop, in seconds."""
-CLUSTERS = ("slurm", "local", "debug")
 
 
-def main(argv: list[str]) -> int:
-    """Entry of `launch/submit.py`."""
-    if argv and argv[0] in array.COMMANDS:
-        return array.main(argv)
-    own, config = parse_with_recipe(arguments(), argv)
-    check_counts(own)
-    if own.ranks_per_node is not None and own.cluster != "slurm":
+@dataclass(frozen=True, kw_only=True)
+class Options(RecipeOptions):
+    """The flags of a submission."""
+
+    recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")] = "molt-imagenet"
+    """Name of a recipe, or a path to a .yaml file."""
+    nodes: PositiveInt = 1
+    """Machines."""
+    procs_per_node: PositiveInt | None = None
+    """Processes on each; by default its GPUs, else 1."""
+    ranks_per_node: PositiveInt | None = None
+    """Fewer of them to train with, where memory is short (slurm)."""
+    gpus_per_node: NonNegativeInt | None = None
+    """GPUs on each; by default 8 on slurm, else those of this machine."""
+    cpus_per_proc: PositiveInt = 8
+    """Cores for each process (slurm)."""
+    partition: str | None = None
+    """SLURM partition."""
+    account: str | None = None
+    """SLURM account."""
+    qos: str | None = None
+    """SLURM quality of service."""
+    time: str = "1-00:00:00"
+    """Limit: minutes, HH:MM:SS or D-HH:MM:SS."""
+    cluster: Literal["slurm", "local", "debug"] = "slurm"
+    """Where to run; local: on this machine; debug: in this process."""
+    out: Path | None = None
+    """Run folder; by default runs/NAME."""
+    splits: str = "val,test"
+    """What the evaluator job scores, in this order."""
+    dry_run: Switch = False
+    """Print the job scripts and submit nothing."""
+
+
+def run(options: Options) -> int:
+    """Check everything, then submit or run the two jobs."""
+    config = options.config()
+    if options.ranks_per_node is not None and options.cluster != "slurm":
         raise UserError("--ranks-per-node: --cluster slurm alone knows it; use --procs-per-node here")
-    if own.cluster != "slurm" and own.nodes > 1:
+    if options.cluster != "slurm" and options.nodes > 1:
         raise UserError(
-            f"--nodes: given {own.nodes}, but --cluster {own.cluster} has this one machine; use --nodes 1"
+            f"--nodes: given {options.nodes}, but --cluster {options.cluster} has this one machine; use --nodes 1"
         )
-    if own.gpus_per_node is None:
-        own.gpus_per_node = 8 if own.cluster == "slurm" else local_gpus()
-    procs = max(1, own.gpus_per_node) if own.procs_per_node is None else own.procs_per_node
-    if own.cluster == "debug" and procs > 1:
-        raise UserError(
-            f"--procs-per-node: given {procs}, but --cluster debug runs in this one process; use 1"
-        )
-    folder = (own.out or Path("runs") / config.name).resolve()
-    plan = Plan(own, config, folder, procs)
-    if own.dry_run:
+    plan = Plan(options, config)
+    if options.dry_run:
         return plan.show()
-    if own.cluster == "slurm" and shutil.which("sbatch") is None:
+    if options.cluster == "slurm" and shutil.which("sbatch") is None:
         raise UserError(
             "--cluster slurm: SLURM is not installed here (no sbatch); use --cluster local, or --dry-run"
         )
     plan.check()
-    prepare_folder(config, folder)
-    mark_started(folder)
-    print(f"run folder  {folder}", flush=True)
-    return plan.submit_to_slurm() if own.cluster == "slurm" else plan.run_here()
+    prepare_folder(config, plan.folder)
+    mark_started(plan.folder)
+    print(f"run folder  {plan.folder}", flush=True)
+    return plan.submit_to_slurm() if options.cluster == "slurm" else plan.run_here()
 
 
 def check_splits(given: str, index: Index) -> None:
@@ -79,44 +102,29 @@ def check_splits(given: str, index: Index) -> None:
             raise UserError(f"--splits: no split {split!r} in {index.place}; {allowed}, joined by commas")
 
 
-def check_counts(own: argparse.Namespace) -> None:
-    """Refuse counts that cannot be."""
-    least = {"nodes": 1, "procs_per_node": 1, "ranks_per_node": 1, "gpus_per_node": 0, "cpus_per_proc": 1}
-    check_least(own, {**least, "time": 1})
-
-
-def arguments() -> argparse.ArgumentParser:
-    """The command line, besides the recipe's overrides."""
-    parser = argparse.ArgumentParser(
-        prog="python launch/submit.py", description=__doc__, allow_abbrev=False, add_help=False
-    )
-    add = parser.add_argument
-    add("recipe", nargs="?", default=DEFAULT_RECIPE, help=f"recipe or .yaml; default {DEFAULT_RECIPE}")
-    add("--nodes", type=int, default=1, help="machines")
-    add("--procs-per-node", type=int, help="processes on each; default its GPUs, else 1")
-    add("--ranks-per-node", type=int, help="fewer of them to train with, where memory is short (slurm)")
-    add("--gpus-per-node", type=int, help="GPUs on each; default 8 on slurm, else those of this machine")
-    add("--cpus-per-proc", type=int, default=8, help="cores for each process (slurm)")
-    add("--partition", help="SLURM partition")
-    add("--account", help="SLURM account")
-    add("--qos", help="SLURM quality of service")
-    add("--time", type=minutes, default=24 * 60, help="limit: minutes, HH:MM:SS or D-HH:MM:SS; default a day")
-    add("--cluster", choices=CLUSTERS, default="slurm", help="where to run; debug: in this process")
-    add("--out", type=Path, help="run folder; default runs/NAME")
-    add("--splits", default="val,test", help="what the evaluator job scores, in this order")
-    add("--dry-run", action="store_true", help="print the job scripts and submit nothing")
-    add("-h", "--help", action="help", help="show this; a recipe's knobs: wsol train RECIPE --help")
-    return parser
-
-
 def minutes(text: str) -> int:
-    """A time limit in SLURM's notation -> whole minutes, rounded up."""
-    days, _, clock = text.rpartition("-")
-    parts = [int(part) for part in clock.split(":")]
-    if len(parts) == 1 and not days:
-        return parts[0]
-    hours, mins, seconds = [*parts, 0, 0][:3] if days or len(parts) == 3 else (0, *parts)
-    return int(days or 0) * 1440 + hours * 60 + mins + (seconds > 0)
+    """A time limit in SLURM's notation -> whole minutes, rounded up.
+
+    Raises:
+        UserError: something else, or no time at all.
+    """
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
+    if match is None:
+        raise UserError(f"--time: {text!r} given; write minutes, HH:MM:SS or D-HH:MM:SS")
+    days, first, second, third = (None if part is None else int(part) for part in match.groups())
+    if days is None and third is None:  # MM or MM:SS
+        hours, mins, seconds = 0, first or 0, second or 0
+    else:
+        hours, mins, seconds = first or 0, second or 0, third or 0
+    limit = (days or 0) * 1440 + hours * 60 + mins + (seconds > 0)
+    if limit < 1:
+        raise UserError(f"--time: {text!r} given; at least a minute is needed")
+    return limit
+
+
+def default_gpus(cluster: str) -> int:
+    """GPUs of a node, where none are given."""
+    return 8 if cluster == "slurm" else local_gpus()
 
 
 def local_gpus() -> int:
@@ -150,18 +158,30 @@ def following(splits: str, val: str) -> tuple[str, ...]:
 class Plan:
     """The two jobs of a run."""
 
-    def __init__(self, own: argparse.Namespace, config: Config, folder: Path, procs: int) -> None:
-        self.own, self.config, self.folder, self.procs = own, config, folder, procs
-        self.ranks = own.ranks_per_node or procs
-        if self.ranks > procs:
-            raise UserError(f"--ranks-per-node: given {self.ranks}, each node has {procs} (--procs-per-node)")
-        self.logs = folder / "logs"
+    def __init__(self, options: Options, config: Config) -> None:
+        self.options, self.config = options, config
+        self.folder = (options.out or Path("runs") / config.name).resolve()
+        self.minutes = minutes(options.time)
+        self.gpus = (
+            options.gpus_per_node if options.gpus_per_node is not None else default_gpus(options.cluster)
+        )
+        self.procs = max(1, self.gpus) if options.procs_per_node is None else options.procs_per_node
+        if options.cluster == "debug" and self.procs > 1:
+            raise UserError(
+                f"--procs-per-node: given {self.procs}, but --cluster debug runs in this one process; use 1"
+            )
+        self.ranks = options.ranks_per_node or self.procs
+        if self.ranks > self.procs:
+            raise UserError(
+                f"--ranks-per-node: given {self.ranks}, each node has {self.procs} (--procs-per-node)"
+            )
+        self.logs = self.folder / "logs"
         # The jobs read the configuration that was stored at submission: later edits of a recipe do not reach them.
-        self.train = WsolJob(("train", str(folder / CONFIG_FILE), "--out", str(folder)))
+        self.train = WsolJob(("train", str(self.folder / CONFIG_FILE), "--out", str(self.folder)))
         # The held-out split first: it chooses the threshold.
-        self.evaluate = WsolJob(("evaluate", str(folder), "--split", own.splits))
+        self.evaluate = WsolJob(("evaluate", str(self.folder), "--split", options.splits))
         # On nodes of its own the evaluator works while training does.
-        self.follow = WsolJob(("evaluate", str(folder), *following(own.splits, config.val.split)))
+        self.follow = WsolJob(("evaluate", str(self.folder), *following(options.splits, config.val.split)))
         self.dependency = "after" if "--follow" in self.follow.arguments else "afterany"
 
     def check(self) -> None:
@@ -169,25 +189,25 @@ class Plan:
         for run, place in stages(self.config, self.folder):
             # The tasks tell their samples as if all of them trained.
             for ranks in {self.procs, self.ranks}:
-                index = check(run, world=self.own.nodes * ranks, folder=place)
+                index = check(run, world=self.options.nodes * ranks, folder=place)
             check_network(run, index)
-        check_splits(self.own.splits, index)
+        check_splits(self.options.splits, index)
 
     def slurm_parameters(self, job: str, dependency: str | None = None) -> dict[str, Any]:
         """What the job asks SLURM for; the evaluator takes one node."""
-        nodes, tasks, gpus = self.own.nodes, self.procs, self.own.gpus_per_node
+        nodes, tasks, gpus = self.options.nodes, self.procs, self.gpus
         if job != "train":
             nodes, tasks, gpus = 1, self.ranks, min(gpus, self.ranks)
         wanted = {
             "job_name": f"{self.config.name}-{job}",
             "nodes": nodes,
             "ntasks_per_node": tasks,
-            "cpus_per_task": self.own.cpus_per_proc,
+            "cpus_per_task": self.options.cpus_per_proc,
             "gpus_per_node": gpus or None,
-            "time": self.own.time,
-            "partition": self.own.partition,
-            "account": self.own.account,
-            "qos": self.own.qos,
+            "time": self.minutes,
+            "partition": self.options.partition,
+            "account": self.options.account,
+            "qos": self.options.qos,
             "dependency": dependency,
             "stderr_to_stdout": True,
             # Time for a checkpoint before the limit; the job then puts itself back into the queue, and so does the
@@ -198,7 +218,7 @@ class Plan:
             "srun_args": [
                 "--kill-on-bad-exit=1",
                 # Since 22.05 srun does not take the job's cores for each task by itself.
-                f"--cpus-per-task={self.own.cpus_per_proc}",
+                f"--cpus-per-task={self.options.cpus_per_proc}",
                 f"--ntasks-per-node={self.ranks}",
                 f"--ntasks={nodes * self.ranks}",
             ],
@@ -245,12 +265,12 @@ class Plan:
     def run_here(self) -> int:
         """Run training and then evaluation on this machine, with their log on the terminal."""
         for what, job in (("training", self.train), ("evaluator", self.evaluate)):
-            executor = submitit.AutoExecutor(folder=self.logs, cluster=self.own.cluster)
+            executor = submitit.AutoExecutor(folder=self.logs, cluster=self.options.cluster)
             executor.update_parameters(
                 tasks_per_node=self.procs,
-                timeout_min=self.own.time,
+                timeout_min=self.minutes,
                 stderr_to_stdout=True,
-                gpus_per_node=self.own.gpus_per_node,
+                gpus_per_node=self.gpus,
             )
             running = executor.submit(job)
             self._announce(what, running)

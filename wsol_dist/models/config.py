@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 CONV_STEM = "conv"
 Direction = Literal["class_query", "patch_query"]
@@ -20,28 +22,28 @@ class ViTConfig:
     """Download timm's weights for `arch`; the only switch that uses the network."""
     checkpoint: str | None = None
     """Local .safetensors or .pth of `arch`; its position embeddings are resized bicubically to the grid."""
-    depth: int | None = None
+    depth: PositiveInt | None = None
     """Number of blocks; none keeps the architecture's."""
-    width: int | None = None
+    width: PositiveInt | None = None
     """Token width; none keeps the architecture's."""
-    heads: int | None = None
+    heads: PositiveInt | None = None
     """Attention heads a block; none keeps the architecture's."""
-    mlp_ratio: float | None = None
+    mlp_ratio: Annotated[float | None, Field(gt=0)] = None
     """Hidden width of the MLPs over the token width; none keeps the architecture's."""
-    patch_px: int | None = None
+    patch_px: PositiveInt | None = None
     """Patch side and stride in pixels; none keeps the architecture's. A CNN stem has `stem_stride`."""
-    drop_path: float = 0.1
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Stochastic depth at the last block, rising linearly from 0."""
-    attn_drop_path: float | None = None
+    attn_drop_path: Annotated[float | None, Field(ge=0, lt=1)] = None
     """Stochastic depth of the attention branch alone, the same in every block; none follows `drop_path`. High values
     (0.8) make small models trained from scratch classify each patch by itself, which keeps the score map local."""
-    attn_bound: float | None = None
+    attn_bound: Annotated[float | None, Field(gt=0)] = None
     """Bound on the attention logits: queries and keys are scaled to one length, the logits are this times their
     cosine (scaled cosine attention). Keeps attention maps trained from scratch from shrinking to a few patches."""
     stem: str | None = None
     """None: linear patches. `conv`: a small random-initialised stem of 3x3 stride-2 convolutions down to
     `patch_px`. Any other word: a timm CNN whose feature map at `stem_stride` becomes the patches."""
-    stem_blocks: int = 0
+    stem_blocks: NonNegativeInt = 0
     """conv stem: residual 3x3 blocks at the patch stride, which widen what a patch sees before any attention."""
     stem_norm: Literal["layer", "batch"] = "layer"
     """conv stem: norm behind each convolution. batch learns several times faster from scratch, but its statistics
@@ -61,22 +63,10 @@ class ViTConfig:
     folded into the convolutions (running variance 1)."""
 
     def __post_init__(self) -> None:
-        for name in ("depth", "width", "heads", "patch_px", "mlp_ratio"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"backbone.{name}: {value} is not positive")
         if self.width and self.heads and self.width % self.heads:
             raise ValueError(f"backbone.width: {self.width} is not a multiple of heads = {self.heads}")
-        if not 0 <= self.drop_path < 1:
-            raise ValueError(f"backbone.drop_path: {self.drop_path} is not in [0, 1)")
-        if self.attn_drop_path is not None and not 0 <= self.attn_drop_path < 1:
-            raise ValueError(f"backbone.attn_drop_path: {self.attn_drop_path} is not in [0, 1)")
-        if self.attn_bound is not None and self.attn_bound <= 0:
-            raise ValueError(f"backbone.attn_bound: {self.attn_bound} is not positive")
-        if self.stem_blocks < 0 or (self.stem != CONV_STEM and self.stem_blocks):
-            raise ValueError(
-                f"backbone.stem_blocks: {self.stem_blocks}; 0 or more, and only with `stem: conv`"
-            )
+        if self.stem != CONV_STEM and self.stem_blocks:
+            raise ValueError(f"backbone.stem_blocks: {self.stem_blocks}; only with `stem: conv`")
         if self.pretrained and self.checkpoint:
             raise ValueError("backbone: give either `pretrained` or `checkpoint`, not both")
         self._check_stem()
@@ -135,7 +125,7 @@ class TextConfig:
     source: Literal["random", "file", "open_clip"] = "random"
     """random: none, the text tokens start at random; file: `embeddings` with `names`; open_clip: `clip`'s text encoder
     on the class names."""
-    dim: int = 512
+    dim: PositiveInt = 512
     """Width of the embeddings: ViT-B/32 and ViT-B/16 have 512."""
     embeddings: str | None = None
     """file: an .npy array, a row a name."""
@@ -150,8 +140,6 @@ class TextConfig:
     """open_clip: prompts; a class's embedding is the mean of the normalised embeddings of its prompts."""
 
     def __post_init__(self) -> None:
-        if self.dim < 1:
-            raise ValueError(f"text.dim: {self.dim} is not positive")
         if self.source == "file" and not (self.embeddings and self.names):
             raise ValueError(
                 "text.source file: give `embeddings`, an .npy file, and `names`, its rows' names"

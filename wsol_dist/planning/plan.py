@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import PositiveFloat, PositiveInt
+
 from wsol_dist.data.shards.index import Index
 from wsol_dist.data.stream.order import steps_per_epoch
 from wsol_dist.errors import UserError
@@ -29,21 +31,24 @@ FULL = 0.95
 class Given:
     """What is known of the machines; None for what is to be measured here, estimated or assumed."""
 
-    nodes: int = 1
-    gpus_per_node: int = 8
+    nodes: PositiveInt = 1
+    """Machines."""
+    gpus_per_node: PositiveInt = 8
     """GPUs, one rank each."""
-    gpu_memory_gib: float | None = None
-    images_per_s: float | None = None
-    """That one GPU alone trains."""
+    gpu_memory_gib: PositiveFloat | None = None
+    """Of a GPU; by default this machine's GPU, else 80."""
+    images_per_s: PositiveFloat | None = None
+    """That one GPU alone trains: a short run's train/images_per_s."""
     from_run: Path | None = None
-    """A run folder whose log says that."""
-    tflops: float | None = None
-    """Arithmetic that a GPU reaches."""
-    bandwidth_gb_s: float | None = None
-    """Of an all-reduce for each rank."""
-    num_images: int | None = None
-    """In the training split, where no shards are named."""
+    """A run folder whose metrics.jsonl says that."""
+    tflops: PositiveFloat | None = None
+    """Arithmetic that a GPU reaches, where neither is given."""
+    bandwidth_gb_s: PositiveFloat | None = None
+    """Of an all-reduce for each rank, as the node check prints it."""
+    num_images: PositiveInt | None = None
+    """In the training split, where no shards are named (--data.index)."""
     backend: Literal["nccl", "gloo"] = "nccl"
+    """gloo: ranks on CPUs."""
 
 
 @dataclass(frozen=True, kw_only=True)

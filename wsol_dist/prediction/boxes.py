@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -11,10 +10,10 @@ import numpy as np
 from wsol_dist.config.evaluate import Normalise
 from wsol_dist.metrics.base import Scored
 from wsol_dist.metrics.iou import overlap
+from wsol_dist.prediction.asked import Which
 from wsol_dist.prediction.results import Box
 from wsol_dist.regions.boxes import NUM_LEVELS, LevelBoxes, boxes_at_levels
 
-Which = Literal["largest", "every"]
 AROUND = 25
 """Levels below and above the threshold's that `stability` looks at: 0.1 of the range."""
 

@@ -15,7 +15,8 @@ from wsol_dist.data.images.decode import DecodeError, decode_rgb, to_rgb
 from wsol_dist.data.images.transforms import normalise, squash
 from wsol_dist.errors import UserError
 from wsol_dist.methods.base import Localization
-from wsol_dist.prediction.boxes import BoxRule, Which, find_boxes
+from wsol_dist.prediction.asked import Which
+from wsol_dist.prediction.boxes import BoxRule, find_boxes
 from wsol_dist.prediction.opening import OpenedModel, build, class_number, open_model
 from wsol_dist.prediction.results import LocalizedClass, LocalizedImage
 from wsol_dist.regions.boxes import NonFiniteMapError

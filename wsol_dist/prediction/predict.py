@@ -20,7 +20,7 @@ from wsol_dist.data.images.transforms import squash
 from wsol_dist.errors import UserError
 from wsol_dist.files import write_atomically
 from wsol_dist.log.progress import progress
-from wsol_dist.prediction.boxes import Which
+from wsol_dist.prediction.asked import Asked
 from wsol_dist.prediction.inputs import ImageItem, Inputs, Stamp
 from wsol_dist.prediction.localizer import Localizer
 from wsol_dist.prediction.opening import OpenedModel
@@ -31,18 +31,6 @@ from wsol_dist.processes.ranks import Ranks
 
 CHUNK = 64
 """Images that are written down at once: what a kill can cost a rank."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """How images are localized."""
-
-    classes: str = "predicted"
-    """predicted: the most probable ones; given: the one that the folder or shard names, where it names one."""
-    top_k: int = 1
-    min_score: float = 0.0
-    boxes: Which = "largest"
-    min_area: float = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,60 +9,24 @@ from __future__ import annotations
 import hashlib
 import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from wsol_dist.errors import UserError, did_you_mean
+from wsol_dist.regions.config import MAX_LABELS, ClusterConfig
 
 if TYPE_CHECKING:
     import torch
 
 COLUMN_NAME = "clusters"
 """Of the derived column that holds label maps."""
-MAX_LABELS = 256
 BACKENDS = {
-    "dic": "wsol_dist.regions.dic:DIC",
-    "faiss": "wsol_dist.regions.kmeans:KMeans",
-    "slic": "wsol_dist.regions.slic:SLIC",
+    "dic": ("dic:DIC", "config:DICConfig"),
+    "faiss": ("kmeans:KMeans", "config:KMeansConfig"),
+    "slic": ("slic:SLIC", "config:SLICConfig"),
 }
-"""Adding a backend: one file in `regions/` and one line here."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClusterConfig:
-    """What every backend's knobs share. A backend derives its own `Config` from it."""
-
-    size_px: int = 224
-    """Side of the label maps in pixels; the whole image is squashed to it."""
-    seed: int = 0
-    """Everything random of an image follows from this and its id."""
-    batch: int = 8
-    """Images at once; never of two shards, so that labels do not depend on the number of processes."""
-
-    def __post_init__(self) -> None:
-        for name in ("size_px", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be 0 or more, got {self.seed}")
-
-    @property
-    def needs_embeddings(self) -> bool:
-        """Whether nothing but patch embeddings is left to cluster by."""
-        return False
-
-    def check_count(self, name: str, *, most: int) -> None:
-        """A number of clusters or segments is from 1 to `most`, and no more than there are pixels."""
-        number, pixels = getattr(self, name), self.size_px**2
-        if not 1 <= number <= most:
-            raise ValueError(f"{name} must be from 1 to {most}, got {number}")
-        if number > pixels:
-            raise ValueError(
-                f"{name}: {number} given, but an image of size_px {self.size_px} has {pixels} pixels; lower {name} "
-                "or raise size_px"
-            )
+"""Class and knobs, as `module:name` in this room. Adding a backend: one file here, its knobs, and one line."""
 
 
 class Backend:
@@ -116,10 +80,23 @@ def backend_class(name: str) -> type[Backend]:
     Raises:
         UserError: no such backend.
     """
+    return _named(name, 0)
+
+
+def backend_config(name: str) -> type[ClusterConfig]:
+    """The dataclass of a backend's knobs, without what the backend itself imports.
+
+    Raises:
+        UserError: no such backend.
+    """
+    return _named(name, 1)
+
+
+def _named(name: str, what: int) -> Any:
     if name not in BACKENDS:
         raise UserError(f"--backend: unknown backend {name!r}; {did_you_mean(name, sorted(BACKENDS))}")
-    module, _, cls = BACKENDS[name].partition(":")
-    return getattr(importlib.import_module(module), cls)
+    module, _, member = BACKENDS[name][what].partition(":")
+    return getattr(importlib.import_module(f"{__package__}.{module}"), member)
 
 
 def image_seed(seed: int, image_id: str) -> int:

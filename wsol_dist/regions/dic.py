@@ -8,14 +8,14 @@ in DIC (Zhou and Wei 2020), whose block is the expectation-maximisation attentio
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsol_dist.regions.cluster import Backend, ClusterConfig, without_gaps
+from wsol_dist.regions.cluster import Backend, without_gaps
+from wsol_dist.regions.config import DICConfig
 from wsol_dist.regions.slic import superpixels
 
 CONVS = {
@@ -29,57 +29,6 @@ CONVS = {
 """Name -> channels of the 3x3 convolutions, each with batch norm and ReLU."""
 LAST = 128
 BN_EPS = 1e-5
-
-
-@dataclass(frozen=True, kw_only=True)
-class DICConfig(ClusterConfig):
-    """Deep image clustering in superpixels."""
-
-    fit_px: int | None = None
-    """Side of the square that the networks see, at most size_px, which it is by default; labels are enlarged from
-    it to size_px."""
-    channels: int = 100
-    """Labels that an image may start with, at most."""
-    centres: int = 32
-    """Fixed random centres of the expectation-maximisation."""
-    em_steps: int = 3
-    """Steps of it."""
-    iterations: int = 100
-    """Gradient steps of an image, unless it stops before."""
-    min_labels: int = 4
-    """An image stops with the first iteration that leaves fewer labels than this."""
-    lr: float = 0.05
-    """Of plain SGD."""
-    momentum: float = 0.9
-    """Of plain SGD."""
-    segments: int = 300
-    """SLIC superpixels asked for, in which labels are voted."""
-    compactness: float = 10.0
-    """SLIC's weight of the position against the colour."""
-    batch: int = 4
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_count("channels", most=256)
-        self.check_count("segments", most=100_000)
-        side = self.side_px
-        if not 2 <= side <= self.size_px:
-            raise ValueError(f"fit_px must be from 2 to size_px ({self.size_px}), got {side}")
-        if self.segments > side**2:
-            raise ValueError(
-                f"segments: {self.segments} given, but an image of fit_px {side} has {side**2} pixels; "
-                "lower segments or raise fit_px"
-            )
-        for name in ("centres", "em_steps", "iterations", "min_labels"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.lr <= 0 or not 0 <= self.momentum < 1 or self.compactness <= 0:
-            raise ValueError("lr and compactness must be above 0, momentum from 0 to below 1")
-
-    @property
-    def side_px(self) -> int:
-        """Side of the square that the networks see."""
-        return self.size_px if self.fit_px is None else self.fit_px
 
 
 class DIC(Backend):

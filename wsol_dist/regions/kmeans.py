@@ -12,7 +12,6 @@ cluster from any image of the block, and an image's labels would depend on its n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -21,48 +20,13 @@ import numpy as np
 import torch
 from skimage.color import rgb2lab
 
-from wsol_dist.regions.cluster import MAX_LABELS, Backend, ClusterConfig, without_gaps
+from wsol_dist.regions.cluster import Backend, without_gaps
 from wsol_dist.regions.compiled import load
+from wsol_dist.regions.config import KMeansConfig
 
 CPU_BLOCK = 1
 """Images searched at once on a CPU; a GPU takes a whole batch."""
 LAB_RANGE = 100.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class KMeansConfig(ClusterConfig):
-    """Clusters of colour and position."""
-
-    clusters: int = 16
-    """Clusters of an image, at most."""
-    color: float = 1.0
-    """Weight of the colour: CIE Lab over 100."""
-    position: float = 0.5
-    """Weight of x and y, both from 0 to 1."""
-    embedding: float = 1.0
-    """Weight of the patch embeddings, where some are given; each pixel's then has length 1."""
-    embedding_dims: int = 16
-    """Dimensions that patch embeddings are brought to by a random projection, the same for all images."""
-    iterations: int = 20
-    """Of Lloyd's algorithm."""
-    samples_per_cluster: int = 128
-    """Pixels that the centres are fitted on; all pixels get a label."""
-    batch: int = 32
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_count("clusters", most=MAX_LABELS)
-        if min(self.color, self.position, self.embedding) < 0:
-            raise ValueError("color, position and embedding must be 0 or more")
-        if max(self.color, self.position, self.embedding) == 0:
-            raise ValueError("one of color, position and embedding must be above 0")
-        for name in ("embedding_dims", "iterations", "samples_per_cluster"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-
-    @property
-    def needs_embeddings(self) -> bool:
-        return max(self.color, self.position) == 0
 
 
 class KMeans(Backend):

@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from skimage.segmentation import slic
 from torch import Tensor
 
-from wsol_dist.regions.cluster import MAX_LABELS, Backend, ClusterConfig, without_gaps
-
-
-@dataclass(frozen=True, kw_only=True)
-class SLICConfig(ClusterConfig):
-    """Superpixels as they are."""
-
-    segments: int = 100
-    """Superpixels asked for; there may be some fewer or more."""
-    compactness: float = 10.0
-    """Weight of the position against the colour; larger ones make squarer superpixels."""
-    batch: int = 32
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_count("segments", most=200)
-        if self.compactness <= 0:
-            raise ValueError(f"compactness must be above 0, got {self.compactness}")
+from wsol_dist.regions.cluster import Backend, without_gaps
+from wsol_dist.regions.config import MAX_LABELS, SLICConfig
 
 
 class SLIC(Backend):

@@ -10,12 +10,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from wsol_dist.errors import UserError
 from wsol_dist.files import sha256_of
+from wsol_dist.options import Overrides, WeightsOptions
 from wsol_dist.processes.environment import is_first_rank
-from wsol_dist.recipe import Config, from_dict, load, override, read_yaml, recipe_names
+from wsol_dist.recipe import Config, from_dict, load, override, overrides_help, read_yaml, recipe_names
 from wsol_dist.runs import checkpoint
 from wsol_dist.runs.run_state import BEST_FILE, CONFIG_FILE, read_best
 
@@ -23,6 +26,24 @@ MODEL_FILE, SUMS_FILE = "model.json", "SHA256SUMS"
 """Of an exported model, beside its weights and configuration."""
 MODEL_SCHEMA = 1
 MAX_CONFIG_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetOptions(WeightsOptions):
+    """What every command takes that opens a run or a recipe."""
+
+    target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|RECIPE")]
+    """Run folder, one checkpoint of it, folder of wsol export, name of a recipe, or .yaml file."""
+    overrides: Overrides = ()
+
+    @classmethod
+    def epilog(cls) -> str:
+        """What the help ends with."""
+        return overrides_help("RUN or RECIPE")
+
+    def open(self) -> OpenedRun:
+        """The configuration and the weights of the target."""
+        return open_run(self.target, overrides=self.overrides, **self.weights)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,12 +181,12 @@ def read_target(
         own = not (folder / checkpoint.WEIGHTS).is_file() or run_around(folder) is not None
         trusted = own and not is_exported(folder) if trust_code is None else trust_code
         config = read_config(folder / CONFIG_FILE, trust_code=trusted)
-        return override(config, list(overrides), prog=f"wsol ... {target}")
+        return override(config, overrides, prog=f"wsol ... {target}")
     if folder.is_dir():
         raise UserError(
             f"{target}: no {CONFIG_FILE} in it: no run folder; recipes: {', '.join(recipe_names())}"
         )
-    return load(str(target), list(overrides))
+    return load(str(target), overrides)
 
 
 def is_exported(folder: Path) -> bool:

@@ -73,19 +73,19 @@ COMMANDS = [
     Fault(
         what="no nodes",
         command="submit {tmp}/recipe.yaml --nodes 0",
-        message="--nodes: given 0, at least 1 is needed",
+        message="--nodes: given 0; allowed: 1 or more",
         fix="give 1 or more",
     ),
     Fault(
         what="no processes",
         command=SUBMIT + " --procs-per-node 0",
-        message="--procs-per-node: given 0, at least 1 is needed",
+        message="--procs-per-node: given 0; allowed: 1 or more",
         fix="give 1 or more",
     ),
     Fault(
         what="no processes to evaluate with",
         command=EVALUATE + " --procs 0",
-        message="--procs: given 0, at least 1 is needed",
+        message="--procs: given 0; allowed: 1 or more",
         fix="give 1 or more",
     ),
     Fault(
@@ -213,20 +213,20 @@ RECIPES = [
     Fault(
         what="negative number",
         command=SHOW,
-        message="{tmp}/recipe.yaml: train: lr must be above 0, given -0.1",
+        message="{tmp}/recipe.yaml: train.lr: given -0.1; allowed: above 0",
         fix="give a positive one",
         recipe=GOOD.replace("epochs: 1", "lr: -0.1"),
     ),
     Fault(
         what="negative number on the command line",
         command="wsol show quickstart --data.workers -1",
-        message="data: workers must be 0 or more, given -1",
+        message="--data.workers: given -1; allowed: 0 or more",
         fix="0 decodes in the training process",
     ),
     Fault(
         what="out of range",
         command=SHOW,
-        message="{tmp}/recipe.yaml: evaluate: threshold must be in [0, 1), got 30.0",
+        message="{tmp}/recipe.yaml: evaluate.threshold: given 30; allowed: from 0 to below 1",
         fix="a part of the map's maximum, not a percentage",
         recipe=GOOD.replace("size_px: 32", "threshold: 30"),
     ),

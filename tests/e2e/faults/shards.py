@@ -136,8 +136,8 @@ PACKING = [
     Fault(
         what="no source",
         command="wsol shards pack --out {tmp}/out",
-        message="shards pack: '--out' given where the source belongs; sources: ...",
-        fix="name the source first",
+        message="SOURCE is needed; see wsol shards pack --help",
+        fix="name the source, of those that the help lists",
     ),
     Fault(
         what="missing root",
@@ -269,7 +269,7 @@ PACKING = [
     Fault(
         what="negative number of workers",
         command=PACK + " --workers -2",
-        message="--workers: -2 given; 0 (one a core) or more allowed",
+        message="--workers: given -2; allowed: 0 or more",
         fix="as it says",
         damage=photos,
     ),

@@ -20,7 +20,9 @@ HERE = Path(__file__).parent
 def call(command: str) -> int:
     """A command line in this process: the code is that of a process of its own."""
     program, *argv = shlex.split(command)
-    return cli.main(argv) if program == "wsol" else cli.run("wsol_dist.launching.submission", argv)
+    return (
+        cli.main(argv) if program == "wsol" else cli.run("wsol_dist.launching.submission", argv, prog=program)
+    )
 
 
 def contents(folder: Path) -> dict[str, tuple[int, int]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.sources.images import write_image, write_text
-from wsol_dist.commands.shards import main
+from wsol_dist.cli import execute
 from wsol_dist.data.shards.index import Index
 from wsol_dist.data.sources import tiny_imagenet
 from wsol_dist.errors import UserError
@@ -99,14 +99,14 @@ def test_a_row_of_boxes_that_does_not_parse_is_named(root):
 
 def test_what_is_missing_is_one_line_and_an_error_with_complete(root, capsys):
     flags = ["pack", "tiny-imagenet", "--root", str(root), "--workers", "1", "--val-fraction", "0.3"]
-    assert main([*flags, "--out", str(root / "out")]) == 0
+    assert execute(["shards", *flags, "--out", str(root / "out")]) == 0
     assert (
         "not the whole data set: 12 of 100,000 train images, 8 of 10,000 test images, 4 of 200 classes"
         in capsys.readouterr().out
     )
     assert list(Index.load(root / "out").splits) == ["train", "test", "val"]
     with pytest.raises(UserError, match=r"--complete: .*12 of 100,000 train images"):
-        main([*flags, "--out", str(root / "other"), "--complete"])
+        execute(["shards", *flags, "--out", str(root / "other"), "--complete"])
     assert not (root / "other").exists()
 
 
@@ -122,7 +122,18 @@ def test_the_real_zip(real_data, tmp_path):
     flags = ["--root", str(real_data), "--classes", "10", "--per-class", "30", "--samples-per-shard", "50"]
     for workers in ("1", "3"):
         assert (
-            main(["pack", "tiny-imagenet", *flags, "--out", str(tmp_path / workers), "--workers", workers])
+            execute(
+                [
+                    "shards",
+                    "pack",
+                    "tiny-imagenet",
+                    *flags,
+                    "--out",
+                    str(tmp_path / workers),
+                    "--workers",
+                    workers,
+                ]
+            )
             == 0
         )
     one, three = ({path.name: path.read_bytes() for path in (tmp_path / n).iterdir()} for n in ("1", "3"))

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from wsol_dist.data.packing.holdout import hold_out_val
 from wsol_dist.data.packing.totals import CLASSES, difference
@@ -22,6 +23,7 @@ from wsol_dist.data.shards.sample import Item, Sample, Source
 from wsol_dist.data.shards.shard import encode_sample, image_size, in_box_frame
 from wsol_dist.errors import UserError
 from wsol_dist.options import part_of
+from wsol_dist.validation import validated
 
 MIN_SHARDS, MIN_SAMPLES, MAX_SAMPLES = 64, 16, 1000
 """A split has 64 shards as soon as they hold 16 samples each; a shard never has more than 1000 by itself."""
@@ -35,22 +37,22 @@ class PackOptions:
 
     out: Path
     """Folder of the shards; made if it is not there."""
-    workers: int = 0
+    workers: NonNegativeInt = 0
     """Processes that read and write; 0 for one a core."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     """Seed of the order of the samples and of the held-out val split."""
-    samples_per_shard: int | None = None
+    samples_per_shard: PositiveInt | None = None
     """At most this many samples a shard; default 1000, fewer where a split would have under 64 shards."""
-    shard_mib: float | None = None
+    shard_mib: Annotated[float | None, Field(gt=0, lt=2**20)] = None
     """Size of a shard in MiB to aim at, instead of a number of samples: known from 256 samples of each split."""
     part: str | None = None
     """`I/N`, from 1/N to N/N: write only this part of the shards and no index, so that N jobs share the work. A last
     packing without this option writes the index, and what is missing. The result is the same byte for byte."""
     val_from: str | None = None
     """Split out of which a val split is held; by default train. Only for sources without a val split."""
-    val_fraction: float = 0.1
+    val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Part that is held out, by a hash of id and seed; 0 for no val split."""
-    max_bad: float = 0.001
+    max_bad: Annotated[float, Field(ge=0, le=1)] = 0.001
     """Share of the images that may fail to decode before packing ends with their names; at least one unless 0."""
     force: bool = False
     """Pack again over a folder of shards, finished or not."""
@@ -161,31 +163,12 @@ def read_promised(source: Source, item: Item) -> Sample:
 
 
 def _check_options(options: PackOptions) -> None:
-    given = options
-    limits = (
-        ("--workers", given.workers, given.workers >= 0, "0 (one a core) or more"),
-        ("--seed", given.seed, given.seed >= 0, "0 or more"),
-        (
-            "--samples-per-shard",
-            given.samples_per_shard,
-            given.samples_per_shard is None or given.samples_per_shard >= 1,
-            "1 or more",
-        ),
-        (
-            "--shard-mib",
-            given.shard_mib,
-            given.shard_mib is None or 0 < given.shard_mib < 2**20,
-            "more than 0",
-        ),
-        ("--max-bad", given.max_bad, 0 <= given.max_bad <= 1, "a share from 0 to 1"),
-        ("--val-fraction", given.val_fraction, 0 <= given.val_fraction < 1, "0 or more and less than 1"),
-    )
-    problems = [
-        f"{name}: {value} given; {allowed} allowed" for name, value, right, allowed in limits if not right
-    ]
-    if given.shard_mib is not None and given.samples_per_shard is not None:
+    # The command line has checked the ranges, a caller in Python may not have.
+    validated(PackOptions, vars(options), name=lambda path: f"--{path[0]}".replace("_", "-"))
+    problems = []
+    if options.shard_mib is not None and options.samples_per_shard is not None:
         problems.append("--shard-mib and --samples-per-shard both given; give one of them")
-    if given.part is not None and given.force:
+    if options.part is not None and options.force:
         problems.append(
             "--part and --force both given: parts keep each other's shards; remove the folder instead"
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from pydantic import NonNegativeInt, PositiveInt
 
 from wsol_dist.data.packing import totals
 from wsol_dist.data.packing.holdout import hash_fraction
@@ -55,11 +56,11 @@ class Options:
     root: Path
     """caltech-101.zip, or the folder that holds it, or 101_ObjectCategories and Annotations, or their .tar.gz and .tar.
     Lists train.txt, test.txt (rows CLASS/image_0001.jpg) in that folder are the splits."""
-    train_per_class: int = 30
+    train_per_class: PositiveInt = 30
     """Training images of each class, where there are no lists."""
-    test_per_class: int = 50
+    test_per_class: PositiveInt = 50
     """At most this many test images of each class, where there are no lists."""
-    split_seed: int = 0
+    split_seed: NonNegativeInt = 0
     """Seed of the choice, where there are no lists."""
 
 
@@ -67,9 +68,6 @@ class Source:
     """Caltech-101; the classes are those of the lists, or of the folders, sorted."""
 
     def __init__(self, options: Options) -> None:
-        for name in ("train_per_class", "test_per_class", "split_seed"):
-            if getattr(options, name) < (0 if name == "split_seed" else 1):
-                raise UserError(f"--{name.replace('_', '-')}: {getattr(options, name)} given; more is needed")
         self.root = options.root
         places = _open_both(options.root)
         self.images, self.annotations = places[IMAGES], places[ANNOTATIONS]

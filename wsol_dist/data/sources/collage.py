@@ -14,6 +14,7 @@ from functools import cache
 import cv2
 import numpy as np
 import simplejpeg
+from pydantic import NonNegativeInt
 
 from wsol_dist.data.raw.collage_shapes import COINS, OUTLINES
 from wsol_dist.data.shards.sample import Item, Sample
@@ -60,7 +61,7 @@ class Options:
     """Side of the square images in pixels."""
     jpeg_quality: int = 90
     """JPEG quality of the images, 1 to 100."""
-    collage_seed: int = 0
+    collage_seed: NonNegativeInt = 0
     """Seed of the pictures themselves; the order in the shards has its own."""
 
 
@@ -75,8 +76,6 @@ class Source:
             count = getattr(options, name)
             if count < 0 or count % len(CLASSES):
                 raise UserError(f"{name}: {count} given; a multiple of the {len(CLASSES)} classes is needed")
-        if options.collage_seed < 0:
-            raise UserError(f"collage_seed: {options.collage_seed} given; 0 or more allowed")
         if options.image_px < 32:
             raise UserError(f"image_px: {options.image_px} given; at least 32 pixels are needed")
         if not 1 <= options.jpeg_quality <= 100:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from wsol_dist.data.raw.archive import Place, find_place, first_place, holding, open_place
 from wsol_dist.data.raw.files import (
@@ -40,7 +42,7 @@ class Options:
     """CUB_200_2011.tgz, or the folder that holds it, or the unpacked folder with images.txt."""
     segmentations: Path | None = None
     """segmentations.tgz or its folder; by default looked for in the root."""
-    mask_votes: int = 3
+    mask_votes: Annotated[int, Field(ge=1, le=NUM_ANNOTATORS)] = 3
     """A pixel is object where at least this many of the 5 annotators say so."""
     cubv2: Path | None = None
     """CUBV2.tar or its folder (CLASS/NUMBER.jpg): the split val. Needs --cubv2-lists."""
@@ -52,8 +54,6 @@ class Source:
     """CUB; labels are the order of classes.txt."""
 
     def __init__(self, options: Options) -> None:
-        if not 1 <= options.mask_votes <= NUM_ANNOTATORS:
-            raise UserError(f"--mask-votes: {options.mask_votes} given; 1 to {NUM_ANNOTATORS} allowed")
         if (options.cubv2 is None) != (options.cubv2_lists is None):
             raise UserError("--cubv2 and --cubv2-lists: one given, both are needed")
         what = f"{ARCHIVE} or its contents"

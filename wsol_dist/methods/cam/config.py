@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pydantic import PositiveFloat, PositiveInt
+
 from wsol_dist.methods.config import MethodConfig
 
 
@@ -15,11 +17,11 @@ class CAMConfig(MethodConfig):
     """Name of a timm CNN."""
     model_kwargs: dict[str, bool | int | float | str] = field(default_factory=dict)
     """Further arguments of the CNN, e.g. `pad_type: same`."""
-    image_px: int = 224
+    image_px: PositiveInt = 224
     """Side of the input in pixels."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """Pixel mean that the network was trained with, of values in 0..1."""
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
     """Pixel standard deviation that the network was trained with, of values in 0..1."""
     pretrained: bool = False
     """Download timm's weights for `arch`; the only switch that uses the network."""
@@ -36,9 +38,5 @@ class CAMConfig(MethodConfig):
         return True
 
     def __post_init__(self) -> None:
-        if self.image_px <= 0:
-            raise ValueError(f"method.image_px: {self.image_px} is not positive")
         if self.pretrained and self.checkpoint:
             raise ValueError("method: give either `pretrained` or `checkpoint`, not both")
-        if min(self.std) <= 0:
-            raise ValueError(f"method.std: {self.std} is not positive")

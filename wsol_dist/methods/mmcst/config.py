@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from wsol_dist.methods.config import GivenData, MethodConfig
 from wsol_dist.methods.molt.config import Combine
@@ -17,13 +19,13 @@ Maps = Literal["fused", "t2p", "c2p"]
 class MMCSTConfig(MethodConfig):
     """A vision transformer with class and text tokens, and every ablation of the poster."""
 
-    image_px: int = 224
+    image_px: PositiveInt = 224
     """Side of the input in pixels; a multiple of the backbone's stride."""
     backbone: ViTConfig = field(default_factory=lambda: ViTConfig(arch="vit_base_patch16_224"))
     """The transformer; its final norm is not used."""
     text: TextConfig = field(default_factory=TextConfig)
     """The class names' embeddings, which the text tokens start from."""
-    text_top: int | None = None
+    text_top: PositiveInt | None = None
     """Text tokens of so many classes an image, for sets of many classes: the wanted ones (in training the image's own),
     filled up with those that a first pass without text ranks highest. That pass then gives the probabilities and has
     a loss of its own; logged is the share of own classes that it found (text_found). None has all classes'."""
@@ -36,16 +38,16 @@ class MMCSTConfig(MethodConfig):
     """global_local: weight of the class tokens behind the blocks (lambda 2)."""
     scale_correlation: bool = False
     """Divide the correlations by the square root of the width; the paper has plain dot products."""
-    gwrp_decay: float = 0.996
+    gwrp_decay: Annotated[float, Field(ge=0, le=1)] = 0.996
     """d of global weighted ranking pooling: 0 takes the highest correlation, 1 the mean."""
     context_target: Literal["none", "caption", "image"] = "none"
     """What the text tokens' context is drawn to: nothing, or the column `data.embeddings` of captions or of images."""
     context_loss: Literal["l1", "ce"] = "ce"
     """l1: distance from the image's own target; ce: contrast over all ranks' images of a micro-batch: with
     `train.accumulation` 1 the global batch."""
-    context_dim: int = 512
+    context_dim: PositiveInt = 512
     """Width of the column's embeddings."""
-    temperature: float = 0.07
+    temperature: PositiveFloat = 0.07
     """ce: of the similarities."""
     contrast_both_ways: bool = True
     """ce: also each target against all contexts, as CLIP does; else each context against all targets."""
@@ -55,29 +57,20 @@ class MMCSTConfig(MethodConfig):
     """fused: how, each scaled to 0..1 first."""
     affinity: bool = True
     """Spread maps by the patches' attention to each other, summed over the blocks, once."""
-    scales: tuple[float, ...] = (1.0,)
+    scales: tuple[PositiveFloat, ...] = (1.0,)
     """Sizes to localize at, of `image_px`, the maps summed; the first gives the probabilities."""
     flip: bool = False
     """Localize mirrored images too."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """Pixel mean of the backbone's weights, of values in 0..1."""
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
     """Pixel standard deviation of the backbone's weights, of values in 0..1."""
 
     def __post_init__(self) -> None:
-        for name in ("image_px", "context_dim", "temperature"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"method.{name}: {getattr(self, name)} is not positive")
-        if min(self.std) <= 0:
-            raise ValueError(f"method.std: {self.std} is not positive")
-        if not 0 <= self.gwrp_decay <= 1:
-            raise ValueError(f"method.gwrp_decay: {self.gwrp_decay} is not in [0, 1]")
-        if not self.scales or min(self.scales) <= 0:
-            raise ValueError(f"method.scales: {self.scales}; give at least one, all above 0")
-        if self.text_top is not None and (self.text_top < 1 or self.tokens == "visual"):
-            raise ValueError(
-                f"method.text_top: {self.text_top}; 1 or more, with tokens that have text, or leave it out"
-            )
+        if not self.scales:
+            raise ValueError("method.scales: none given; give at least one")
+        if self.text_top is not None and self.tokens == "visual":
+            raise ValueError(f"method.text_top: {self.text_top}; give tokens that have text, or leave it out")
         if self.tokens == "visual" and (self.context_target != "none" or self.maps == "t2p"):
             raise ValueError(
                 "method.tokens: visual has no text tokens; set context_target none and maps fused or c2p"

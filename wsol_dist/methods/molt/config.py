@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pydantic import PositiveFloat, PositiveInt
+
 from wsol_dist.methods.config import MethodConfig
 from wsol_dist.models.config import Direction, ViTConfig
 
@@ -15,7 +17,7 @@ Combine = Literal["mean", "sum", "product", "max"]
 class MOLTConfig(MethodConfig):
     """One TS-CAM transformer for each resolution of the image pyramid; they share no parameter."""
 
-    scales_px: tuple[int, ...] = (224, 336, 448)
+    scales_px: tuple[PositiveInt, ...] = (224, 336, 448)
     """Image sides of the pyramid in pixels; the largest is the method's input."""
     backbone: ViTConfig = field(default_factory=ViTConfig)
     """The transformer of every scale."""
@@ -31,7 +33,7 @@ class MOLTConfig(MethodConfig):
     """class_query: the class token asks the patches, A[:, 0, 1:]; patch_query: they ask it, A[:, 1:, 0]."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """Pixel mean of the backbone's weights, of values in 0..1."""
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
     """Pixel standard deviation of the backbone's weights, of values in 0..1."""
 
     @property
@@ -39,11 +41,9 @@ class MOLTConfig(MethodConfig):
         return True
 
     def __post_init__(self) -> None:
-        if not self.scales_px or min(self.scales_px) <= 0 or len(set(self.scales_px)) < len(self.scales_px):
-            raise ValueError(f"method.scales_px: {self.scales_px}; give different positive sizes")
+        if not self.scales_px or len(set(self.scales_px)) < len(self.scales_px):
+            raise ValueError(f"method.scales_px: {self.scales_px}; give at least one, each another size")
         for name in ("train_scales", "localize_scales"):
             wrong = [index for index in getattr(self, name) if not 0 <= index < len(self.scales_px)]
             if wrong:
                 raise ValueError(f"method.{name}: {wrong[0]}; allowed: 0 to {len(self.scales_px) - 1}")
-        if min(self.std) <= 0:
-            raise ValueError(f"method.std: {self.std} is not positive")

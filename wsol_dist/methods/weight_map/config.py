@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+
 from wsol_dist.methods.config import MethodConfig
 from wsol_dist.models.config import CNNConfig
 
@@ -17,20 +19,20 @@ class WeightMapConfig(MethodConfig):
     """What f is: a classifier (method I), or an embedding that was trained on triplets (method II)."""
     stage: Literal["f", "g"] = "g"
     """What this run trains: g over a frozen f, or the siamese f itself."""
-    image_px: int = 224
+    image_px: PositiveInt = 224
     """Side of the input in pixels."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Pixel mean, of values in 0..1, for f and g alike. 0.5 makes a weight of 0 mid-grey; 0.485 0.456 0.406 are the
     statistics of most networks trained on ImageNet."""
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.5, 0.5, 0.5)
     """Pixel standard deviation, of values in 0..1; ImageNet's are 0.229 0.224 0.225."""
     classifier: CNNConfig = field(default_factory=CNNConfig)
     """Any classifier of timm: f of the classifier variant; for the siamese variant it names the class only."""
     embedder: CNNConfig = field(default_factory=CNNConfig)
     """f of the siamese variant; its last layer projects to `embedding_dim`."""
-    embedding_dim: int = 200
+    embedding_dim: PositiveInt = 200
     """Width of the siamese embedding."""
-    margin: float = 1.0
+    margin: NonNegativeFloat = 1.0
     """Of every triplet loss."""
     encoder: CNNConfig = field(default_factory=CNNConfig)
     """Encoder of g."""
@@ -41,13 +43,13 @@ class WeightMapConfig(MethodConfig):
     out_stride: int = 1
     """Stride at which g's blocks end; the map is then enlarged bilinearly. At the paper's 1 a map can follow edges,
     which keep the class and weigh little; a coarse one has to cover whole parts."""
-    out_lr: float = 1.0
+    out_lr: PositiveFloat = 1.0
     """Learning rate of g's last batch norm over train.lr. Its one gain and one bias decide how far from 0.5 the map can
     be; in a training of a few hundred steps they need a larger rate than the convolutions bear."""
     bn_eval: bool = False
     """Keep the batch norms of the network in training in eval mode. Batch statistics are those of a rank's
     micro-batch, so with false losses depend on the number of ranks."""
-    regulariser: float = 1.0
+    regulariser: NonNegativeFloat = 1.0
     """Weight of R = mean |M|; 0 is the ablation without it."""
     inner: bool = True
     """siamese: the term that parts weighted image and weighted background (equation 3)."""
@@ -55,16 +57,8 @@ class WeightMapConfig(MethodConfig):
     """siamese: the term that brings weighted images of a class together (equation 4)."""
 
     def __post_init__(self) -> None:
-        if self.image_px <= 0 or self.embedding_dim <= 0:
-            raise ValueError("method.image_px and method.embedding_dim must be positive")
-        if min(self.std) <= 0:
-            raise ValueError(f"method.std: {self.std} is not positive")
         if self.wwbl and self.out_stride != 1:
             raise ValueError("method.out_stride: `wwbl` has a stride of its own, give one of the two")
-        if self.out_lr <= 0:
-            raise ValueError("method.out_lr must be positive")
-        if self.margin < 0 or self.regulariser < 0:
-            raise ValueError("method.margin and method.regulariser must not be negative")
         if self.variant == "classifier" and self.stage == "f":
             raise ValueError(
                 "method.stage: f of the classifier variant is trained by the method `cam`; see the recipe "

@@ -1,0 +1,1 @@
+"""Pack a data set into WebDataset shards, verify them, look into them."""
