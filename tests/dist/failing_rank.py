@@ -6,7 +6,11 @@ import os
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+import tyro
 
 from wsol_dist import cli
 from wsol_dist.config.track import TrackConfig
@@ -18,14 +22,26 @@ from wsol_dist.processes.ranks import Ranks
 from wsol_dist.processes.spawn import spawn
 
 
-def main(argv: list[str]) -> int:
+@dataclass
+class Options:
+    """What `cli.run` parses."""
+
+    how: tyro.conf.Positional[str]
+    """How it fails."""
+    folder: tyro.conf.Positional[Path]
+    """Of the run."""
+    wandb: Literal["offline", "off"] = "off"
+    """Whether W&B hears of it."""
+
+
+def run(options: Options) -> int:
     """What `cli.run` calls."""
-    how, folder = argv[0], Path(argv[1])
+    how, folder = options.how, options.folder
     if how == "spawned":
         spawn(fail, 1, "exception", folder=folder)
     own = ranks.from_environment()
     with FirstError(folder, own):
-        config = TrackConfig(wandb="offline" if "wandb" in argv[2:] else "off")
+        config = TrackConfig(wandb=options.wandb)
         with Track.open(folder, config, job="train", resolved={}, total_steps=5, enabled=own.is_main):
             fail(own, how)
     return 0
@@ -46,4 +62,4 @@ def fail(own: Ranks, how: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run("tests.dist.failing_rank", sys.argv[1:]))
+    sys.exit(cli.run("tests.dist.failing_rank", sys.argv[1:], prog="failing"))

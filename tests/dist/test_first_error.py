@@ -60,7 +60,7 @@ def run_ranks(
 
 
 def test_an_exception_is_told_once_with_its_place_and_in_wandb(tmp_path: Path) -> None:
-    text, codes = run_ranks(tmp_path / "run", "exception", "wandb")
+    text, codes = run_ranks(tmp_path / "run", "exception", "--wandb", "offline")
     assert codes == {1}
     assert text.count("Traceback (most recent call last)") == 1
     assert text.count("the cup is empty") == 2  # the line that raises it, and the exception

@@ -6,10 +6,12 @@ import multiprocessing
 import os
 import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tyro
 
 from wsol_dist import cli
 from wsol_dist.errors import RankError, UserError
@@ -44,9 +46,16 @@ def fail_everywhere(own: Ranks) -> None:
     raise UserError("the cup is empty; fill it")
 
 
-def main(argv: list[str]) -> int:
-    """A command that `cli.run` can call."""
-    spawn(fail, 2, argv[0])
+@dataclass
+class Options:
+    """Of a command that `cli.run` can call."""
+
+    how: tyro.conf.Positional[str]
+    """How it fails."""
+
+
+def run(options: Options) -> int:
+    spawn(fail, 2, options.how)
     return 0
 
 
@@ -74,7 +83,7 @@ def test_ranks_work_together(tmp_path: Path, procs: int) -> None:
 
 
 def test_a_users_mistake_comes_out_as_one_line_and_code_2(capfd: pytest.CaptureFixture[str]) -> None:
-    assert cli.run("tests.dist.test_spawn", ["user"]) == 2
+    assert cli.run("tests.dist.test_spawn", ["user"], prog="spawn") == 2
     assert capfd.readouterr().err == "error: the cup is empty; fill it\n"
 
 
@@ -92,7 +101,7 @@ def test_an_exit_code_comes_out() -> None:
 
 
 def test_an_exception_comes_out_once_with_its_traceback_and_rank(capfd: pytest.CaptureFixture[str]) -> None:
-    assert cli.run("tests.dist.test_spawn", ["divide"]) == 1
+    assert cli.run("tests.dist.test_spawn", ["divide"], prog="spawn") == 1
     text = capfd.readouterr().err
     assert text.startswith("rank 1 of 2 raised an exception:\nTraceback")
     assert text.endswith("ZeroDivisionError: division by zero\n")
