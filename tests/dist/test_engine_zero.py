@@ -195,11 +195,11 @@ def test_evaluation_reads_the_average_where_there_is_one(
         ({"precision": "fp16"}, "train.precision: given 'fp16'"),
         (
             {"zero": 1, "optimizer": "lamb"},
-            "lamb looks at whole tensors, which ZeRO 1 cuts .* --train.zero 0",
+            "lamb is none of those that step each element by itself, and ZeRO 1 cuts .* --train.zero 0",
         ),
-        ({"zero": 1, "optimizer": "adafactor"}, "adafactor looks at whole tensors"),
+        ({"zero": 1, "optimizer": "adafactor"}, "adafactor is none of those"),
         ({"zero": 3, "optimizer": "adan"}, "adan counts steps .* --train.zero 2"),
-        ({"zero": 1, "optimizer": "adahessian"}, "adahessian needs more than gradients"),
+        ({"zero": 1, "optimizer": "adahessian"}, "adahessian is none of those"),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(

@@ -25,6 +25,7 @@ from wsol_dist.evaluator.evaluation import Evaluation
 from wsol_dist.evaluator.localize import Localized, localize_every_class
 from wsol_dist.evaluator.refined import Refiner, open_refiner
 from wsol_dist.evaluator.save_maps import MapSaver
+from wsol_dist.log.progress import Lines
 from wsol_dist.methods.base import Method
 from wsol_dist.metrics.base import Row, Scored
 from wsol_dist.metrics.registry import make_metrics
@@ -32,8 +33,8 @@ from wsol_dist.metrics.threshold import Threshold
 from wsol_dist.metrics.topk_loc import ERROR_KINDS
 from wsol_dist.processes.ranks import Ranks
 
-Watch = Callable[[int, int], None]
-"""Told after each batch how many images of how many are done, over all ranks and roughly."""
+Say = Callable[[str], None]
+"""Given a line now and then on how many images are done, over all ranks and roughly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ def evaluate_checkpoint(
     config: EvaluateConfig,
     ranks: Ranks,
     threshold: Threshold,
-    watch: Watch | None = None,
+    say: Say | None = None,
     save_maps: SaveMaps | None = None,
     refine: RefineConfig | None = None,
 ) -> Evaluation:
@@ -84,7 +85,7 @@ def evaluate_checkpoint(
         ranks=ranks,
         threshold=threshold,
         image_px=method.image_px,
-        watch=watch,
+        say=say,
         show=lambda found: cases.show(
             method, index, found, split=split, config=config, ranks=ranks, refiner=refiner
         ),
@@ -101,7 +102,7 @@ def score_split(
     ranks: Ranks,
     threshold: Threshold,
     image_px: int,
-    watch: Watch | None,
+    say: Say | None,
     show: Callable[[Iterable[Row]], list[Case]],
     hidden: frozenset[str] = frozenset(),
 ) -> Evaluation:
@@ -120,13 +121,12 @@ def score_split(
     start = time.monotonic()
     metrics = make_metrics(config, num_classes=len(index.classes))
     share = Share(rows, metrics, level=threshold.level, hidden=hidden)
-    done = 0
+    tell = Lines(split, len(rows), unit="images", say=say) if say else None
     for batch in batches:
         for one in batch:
             share.add(one)
-        done += len(batch) * ranks.world
-        if watch:
-            watch(min(done, len(rows)), len(rows))
+        if tell:
+            tell(len(batch) * ranks.world)
     share.sum_over(ranks)
     curves = {name: curve for metric in metrics for name, curve in metric.curves().items()}
     threshold = threshold.resolved(curves, select=config.select, otherwise=config.threshold)

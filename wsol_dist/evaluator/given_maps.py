@@ -17,7 +17,7 @@ from wsol_dist.data.stream.stream import ShardReader
 from wsol_dist.errors import UserError
 from wsol_dist.evaluator.cases import Case, boxes_on, choose_and_show
 from wsol_dist.evaluator.counting import Predicted
-from wsol_dist.evaluator.evaluate import Watch, score_split, truth_boxes
+from wsol_dist.evaluator.evaluate import Say, score_split, truth_boxes
 from wsol_dist.evaluator.evaluation import Evaluation
 from wsol_dist.evaluator.map_files import (
     MapFiles,
@@ -28,7 +28,7 @@ from wsol_dist.evaluator.map_files import (
     read_predictions,
 )
 from wsol_dist.evaluator.refined import Refiner, open_refiner
-from wsol_dist.evaluator.scoring import open_log, progress, score_splits
+from wsol_dist.evaluator.scoring import open_log, score_splits
 from wsol_dist.evaluator.work import Work
 from wsol_dist.metrics.base import Scored
 from wsol_dist.metrics.threshold import Threshold
@@ -73,10 +73,8 @@ def run_given(ranks: Ranks, task: GivenWork) -> None:
     with open_log(task.work, ranks) as track:
 
         def score(split: str, threshold: Threshold) -> Evaluation:
-            watch = progress(track.line, split)
-            return score_maps(
-                task.given[split], task.work, split=split, ranks=ranks, threshold=threshold, watch=watch
-            )
+            given = task.given[split]
+            return score_maps(given, task.work, split=split, ranks=ranks, threshold=threshold, say=track.line)
 
         score_splits(score, task.work, ranks, track)
 
@@ -96,7 +94,7 @@ def check_given(task: GivenWork) -> None:
 
 
 def score_maps(
-    given: Given, work: Work, *, split: str, ranks: Ranks, threshold: Threshold, watch: Watch | None = None
+    given: Given, work: Work, *, split: str, ranks: Ranks, threshold: Threshold, say: Say | None = None
 ) -> Evaluation:
     """Score the maps of a split. All ranks call it.
 
@@ -143,7 +141,7 @@ def score_maps(
         ranks=ranks,
         threshold=threshold,
         image_px=config.size_px,
-        watch=watch,
+        say=say,
         show=lambda found: choose_and_show(localized, index, found, split=split, config=config, ranks=ranks),
         hidden=frozenset(hidden),
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,8 +28,6 @@ from wsol_dist.processes.spawn import spawn
 from wsol_dist.recipe import dump, to_dict
 from wsol_dist.runs.model import build_method
 from wsol_dist.runs.run_state import CONFIG_FILE
-
-PROGRESS_EVERY_S = 10.0
 
 
 def score_work(work: Work, *, procs: int) -> None:
@@ -121,7 +118,7 @@ def score(
         config=work.config.evaluate,
         ranks=ranks,
         threshold=threshold,
-        watch=progress(track.line, split),
+        say=track.line,
         save_maps=_maps(work, split) if work.save_maps else None,
         refine=work.config.refine,
     )
@@ -137,21 +134,6 @@ def _maps(work: Work, split: str) -> SaveMaps:
     command = shlex.join(["wsol", *sys.argv[1:]])
     about = map_column(index, split, identity=work.identity, command=command)
     return SaveMaps(folder=maps_folder(work, split), about=about)
-
-
-def progress(say: Callable[[str], None], split: str) -> Callable[[int, int], None]:
-    """Says every ten seconds how many images are done and how long the rest will take."""
-    start = last = time.monotonic()
-
-    def watch(done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= PROGRESS_EVERY_S:
-            last = now
-            left = round((now - start) / done * (total - done))
-            say(f"{split}: {done}/{total} images, ETA {left // 60}:{left % 60:02d}")
-
-    return watch
 
 
 def check_broken(evaluation: Evaluation, work: Work, track: Track) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 
 from wsol_dist.config.data import DataConfig
 from wsol_dist.data.shards.index import Index
-from wsol_dist.data.stream.order import TrainingOrder, rank_share, steps_per_epoch
+from wsol_dist.data.stream.order import TrainingOrder, micro_batch, rank_share, steps_per_epoch
 from wsol_dist.errors import RankError, UserError
 from wsol_dist.files import write_atomically
 from wsol_dist.recipe import read_yaml
@@ -134,11 +134,8 @@ def _rows(config: dict[str, Any], *, rank: int, world: int) -> Iterator[tuple[st
     data, train = DataConfig(**config["data"]), config["train"]
     index = Index.load(data.index)
     rows = index.rows(data.train_split)
-    batch, share = train["global_batch"], world * train["accumulation"]
-    if batch % share:
-        raise UserError(
-            f"train.global_batch: {batch} cannot be shared by {world} ranks ({share} micro-batches)"
-        )
+    batch = train["global_batch"]
+    micro_batch(batch, world=world, accumulation=train["accumulation"])
     order = TrainingOrder(
         shard_of_row=rows.shard,
         label_of_row=rows.label,

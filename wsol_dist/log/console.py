@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import deque
 from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from wsol_dist.log.progress import Eta, duration_text
 
 _SHORT = {
     "train/loss": ("loss", "{:.4f}"),
@@ -29,31 +30,6 @@ def scalar_text(scalars: dict[str, float]) -> str:
         f"{name.removeprefix('train/')} {value:.4g}" for name, value in scalars.items() if name not in _SHORT
     ]
     return "  ".join(known + rest)
-
-
-def duration_text(seconds: float) -> str:
-    """Hours, minutes and seconds: 75.2 -> '0:01:15'."""
-    whole = max(0, round(seconds))
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
-
-
-class Eta:
-    """Seconds left, from the pace of the last rows of this process (a resumed run starts at a high step)."""
-
-    def __init__(self, total: int | None) -> None:
-        self._total = total
-        self._seen: deque[tuple[float, int]] = deque(maxlen=30)
-
-    def update(self, step: int, *, now: float | None = None) -> float | None:
-        """Seconds to the last step; None while the pace or the total is unknown."""
-        now = time.monotonic() if now is None else now
-        if self._seen and step < self._seen[-1][1]:
-            self._seen.clear()
-        self._seen.append((now, step))
-        (first_time, first_step), (last_time, last_step) = self._seen[0], self._seen[-1]
-        if self._total is None or last_step == first_step:
-            return None
-        return max(0, self._total - last_step) * (last_time - first_time) / (last_step - first_step)
 
 
 class PlainConsole:

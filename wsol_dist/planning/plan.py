@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import PositiveFloat, PositiveInt
 
 from wsol_dist.data.shards.index import Index
-from wsol_dist.data.stream.order import steps_per_epoch
+from wsol_dist.data.stream.order import micro_batch, steps_per_epoch
 from wsol_dist.errors import UserError
 from wsol_dist.recipe import Config
 
@@ -72,7 +72,13 @@ def plan_lines(given: Given, config: Config) -> list[str]:
         zero=config.train.zero,
         ema=bool(config.train.ema),
     )
-    network = look_at(config, inputs(config, index), micro_batch=micro_batch(config, scale.world))
+    network = look_at(
+        config,
+        inputs(config, index),
+        micro_batch=micro_batch(
+            config.train.global_batch, world=scale.world, accumulation=scale.accumulation
+        ),
+    )
     share = f"{scale.accumulation} x {network.micro_batch}"
     return [
         f"{config.name}: {scale.nodes} nodes x {scale.gpus_per_node} GPUs = {scale.world} ranks; global batch "
@@ -109,22 +115,6 @@ def inputs(config: Config, index: Index | None) -> Inputs:
         embedding_dim=dim,
         targets=bool(config.data.targets),
     )
-
-
-def micro_batch(config: Config, world: int) -> int:
-    """Images of a rank between two backward passes.
-
-    Raises:
-        UserError: the global batch cannot be shared.
-    """
-    train, share = config.train, world * config.train.accumulation
-    if train.global_batch % share:
-        near = max(share, train.global_batch // share * share)
-        raise UserError(
-            f"train.global_batch: {train.global_batch} is no multiple of {share} ({world} ranks x accumulation "
-            f"{train.accumulation}); try --train.global-batch {near}"
-        )
-    return train.global_batch // share
 
 
 def memory_lines(given: Given, network: Network, scale: Scale) -> list[str]:

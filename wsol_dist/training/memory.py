@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from wsol_dist.data.stream.order import micro_batch
 from wsol_dist.errors import UserError
 from wsol_dist.recipe import Config
 
@@ -28,8 +29,8 @@ def check_memory(config: Config, *, image_px: int, world: int) -> None:
         UserError: what they need, what there is, and what to lower.
     """
     local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-    micro_batch = config.train.global_batch // (world * config.train.accumulation)
-    training = Waiting("data.workers", local, config.data.workers, micro_batch, image_px)
+    images = micro_batch(config.train.global_batch, world=world, accumulation=config.train.accumulation)
+    training = Waiting("data.workers", local, config.data.workers, images, image_px)
     for name, free in free_memory():
         training.check(name, free, cure="lower data.workers or train.global_batch, raise train.accumulation")
     if config.val.every_epochs and SHARED_MEMORY.is_dir():

@@ -10,6 +10,7 @@ from typing import Any
 from wsol_dist.data.shards.columns import Column
 from wsol_dist.data.shards.index import Index
 from wsol_dist.data.shards.label_maps import LabelMaps
+from wsol_dist.data.stream.order import micro_batch
 from wsol_dist.data.stream.pairs import FOUR
 from wsol_dist.data.stream.pairs import check_classes as check_pairs
 from wsol_dist.errors import UserError, did_you_mean
@@ -86,13 +87,7 @@ def _check_batch(config: Config, index: Index, *, world: int) -> None:
     if config.data.order == "class_pairs":
         unit = FOUR
         check_pairs(index.rows(split).label, index.classes, split=split)
-    share = world * config.train.accumulation * unit
-    if batch % share:
-        fours = " x fours of data.order class_pairs" if unit == FOUR else ""
-        raise UserError(
-            f"train.global_batch: {batch} is no multiple of {share} ({world} ranks x accumulation "
-            f"{config.train.accumulation}{fours}); try --train.global-batch {max(share, batch // share * share)}"
-        )
+    micro_batch(batch, world=world, accumulation=config.train.accumulation, unit=unit)
     num_samples = index.splits[split].num_samples
     if num_samples < batch:
         raise UserError(

@@ -15,6 +15,7 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor
 
 from wsol_dist.config.train import TrainConfig
+from wsol_dist.data.stream.order import micro_batch
 from wsol_dist.errors import UserError
 from wsol_dist.methods.base import Method
 from wsol_dist.models.weights import load_checked, read_state
@@ -214,7 +215,9 @@ def deepspeed_config(config: TrainConfig, *, world: int) -> dict[str, Any]:
     """DeepSpeed's dictionary, derived from the recipe."""
     return {
         "train_batch_size": config.global_batch,
-        "train_micro_batch_size_per_gpu": config.global_batch // (world * config.accumulation),
+        "train_micro_batch_size_per_gpu": micro_batch(
+            config.global_batch, world=world, accumulation=config.accumulation
+        ),
         "gradient_accumulation_steps": config.accumulation,
         "gradient_clipping": config.clip,
         "zero_optimization": {

@@ -15,6 +15,7 @@ import numpy as np
 
 from wsol_dist.config.data import DataConfig
 from wsol_dist.data.stream.pairs import FOUR, class_fours
+from wsol_dist.errors import UserError
 
 
 def epoch_order(shard_of_row: np.ndarray, *, seed: int, epoch: int, lanes: int, window: int) -> np.ndarray:
@@ -61,6 +62,25 @@ def steps_per_epoch(num_samples: int, global_batch: int) -> int:
     return num_samples // global_batch
 
 
+def micro_batch(global_batch: int, *, world: int, accumulation: int, unit: int = 1) -> int:
+    """Images of a rank between two backward passes.
+
+    Args:
+        unit: a micro-batch is a multiple of it: `FOUR` for the order class_pairs.
+
+    Raises:
+        UserError: the ranks cannot share the global batch.
+    """
+    share = world * accumulation * unit
+    if global_batch % share:
+        fours = " x fours of data.order class_pairs" if unit > 1 else ""
+        raise UserError(
+            f"train.global_batch: {global_batch} is no multiple of {share} ({world} ranks x accumulation "
+            f"{accumulation}{fours}); try --train.global-batch {max(share, global_batch // share * share)}"
+        )
+    return global_batch // (world * accumulation)
+
+
 def rank_rows(
     order: np.ndarray, *, step: int, global_batch: int, rank: int, world: int, unit: int = 1
 ) -> np.ndarray:
@@ -95,6 +115,11 @@ class TrainingOrder:
     """Exclusive."""
     label_of_row: np.ndarray | None = None
     """Class of each row; `class_pairs` needs it."""
+
+    @property
+    def micro_batch(self) -> int:
+        """Images of one item of this order."""
+        return micro_batch(self.global_batch, world=self.world, accumulation=self.accumulation)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         per_epoch = steps_per_epoch(len(self.shard_of_row), self.global_batch)

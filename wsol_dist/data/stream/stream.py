@@ -352,7 +352,7 @@ def training_batches(
         reader.ahead(order, row_of=lambda item: item[1]),
         # Those in work or ready, one that is just being handed over, one that the trainer holds.
         num_slots=data.workers * PREFETCH + 2 if data.workers else 0,
-        shape=(order.global_batch // order.world // order.accumulation, 3, image_px, image_px),
+        shape=(order.micro_batch, 3, image_px, image_px),
     )
     return _loader(dataset, requests, data.workers, _as_it_is)
 
