@@ -6,9 +6,7 @@ run on this machine, one after the other, and their log is shown.
 
 from __future__ import annotations
 
-import re
 import shlex
-import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -23,7 +21,8 @@ from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError, did_you_mean
 from wsol_dist.launching.job import WsolJob
 from wsol_dist.launching.local_job import wait_and_show
-from wsol_dist.options import Switch, names_of
+from wsol_dist.launching.slurm import SlurmOptions, check_slurm, print_script, submit
+from wsol_dist.options import names_of
 from wsol_dist.recipe import Config, RecipeOptions
 from wsol_dist.runs.run_state import CONFIG_FILE
 from wsol_dist.training.preflight import check, check_network, prepare_folder
@@ -34,7 +33,7 @@ SIGNAL_DELAY_S = 120
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(RecipeOptions):
+class Options(RecipeOptions, SlurmOptions):
     """The flags of a submission."""
 
     recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")] = "molt-imagenet"
@@ -47,24 +46,12 @@ class Options(RecipeOptions):
     """Fewer of them to train with, where memory is short (slurm)."""
     gpus_per_node: NonNegativeInt | None = None
     """GPUs on each; by default 8 on slurm, else those of this machine."""
-    cpus_per_proc: PositiveInt = 8
-    """Cores for each process (slurm)."""
-    partition: str | None = None
-    """SLURM partition."""
-    account: str | None = None
-    """SLURM account."""
-    qos: str | None = None
-    """SLURM quality of service."""
-    time: str = "1-00:00:00"
-    """Limit: minutes, HH:MM:SS or D-HH:MM:SS."""
     cluster: Literal["slurm", "local", "debug"] = "slurm"
     """Where to run; local: on this machine; debug: in this process."""
     out: Path | None = None
     """Run folder; by default runs/NAME."""
     splits: str = "val,test"
     """What the evaluator job scores, in this order."""
-    dry_run: Switch = False
-    """Print the job scripts and submit nothing."""
 
 
 def run(options: Options) -> int:
@@ -79,10 +66,8 @@ def run(options: Options) -> int:
     plan = Plan(options, config)
     if options.dry_run:
         return plan.show()
-    if options.cluster == "slurm" and shutil.which("sbatch") is None:
-        raise UserError(
-            "--cluster slurm: SLURM is not installed here (no sbatch); use --cluster local, or --dry-run"
-        )
+    if options.cluster == "slurm":
+        check_slurm()
     plan.check()
     prepare_folder(config, plan.folder)
     mark_started(plan.folder)
@@ -100,26 +85,6 @@ def check_splits(given: str, index: Index) -> None:
         if split not in index.splits:
             allowed = did_you_mean(split, list(index.splits))
             raise UserError(f"--splits: no split {split!r} in {index.place}; {allowed}, joined by commas")
-
-
-def minutes(text: str) -> int:
-    """A time limit in SLURM's notation -> whole minutes, rounded up.
-
-    Raises:
-        UserError: something else, or no time at all.
-    """
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
-    if match is None:
-        raise UserError(f"--time: {text!r} given; write minutes, HH:MM:SS or D-HH:MM:SS")
-    days, first, second, third = (None if part is None else int(part) for part in match.groups())
-    if days is None and third is None:  # MM or MM:SS
-        hours, mins, seconds = 0, first or 0, second or 0
-    else:
-        hours, mins, seconds = first or 0, second or 0, third or 0
-    limit = (days or 0) * 1440 + hours * 60 + mins + (seconds > 0)
-    if limit < 1:
-        raise UserError(f"--time: {text!r} given; at least a minute is needed")
-    return limit
 
 
 def default_gpus(cluster: str) -> int:
@@ -161,7 +126,6 @@ class Plan:
     def __init__(self, options: Options, config: Config) -> None:
         self.options, self.config = options, config
         self.folder = (options.out or Path("runs") / config.name).resolve()
-        self.minutes = minutes(options.time)
         self.gpus = (
             options.gpus_per_node if options.gpus_per_node is not None else default_gpus(options.cluster)
         )
@@ -198,33 +162,24 @@ class Plan:
         nodes, tasks, gpus = self.options.nodes, self.procs, self.gpus
         if job != "train":
             nodes, tasks, gpus = 1, self.ranks, min(gpus, self.ranks)
-        wanted = {
-            "job_name": f"{self.config.name}-{job}",
-            "nodes": nodes,
-            "ntasks_per_node": tasks,
-            "cpus_per_task": self.options.cpus_per_proc,
-            "gpus_per_node": gpus or None,
-            "time": self.minutes,
-            "partition": self.options.partition,
-            "account": self.options.account,
-            "qos": self.options.qos,
-            "dependency": dependency,
-            "stderr_to_stdout": True,
-            # Time for a checkpoint before the limit; the job then puts itself back into the queue, and so does the
-            # evaluator, which scores again what it was busy with.
-            "signal_delay_s": SIGNAL_DELAY_S,
-            "additional_parameters": {"requeue": True},
+        return self.options.parameters(
+            f"{self.config.name}-{job}",
+            gpus=gpus,
             # One failed rank ends the others, instead of leaving them in a collective until it times out.
-            "srun_args": [
+            srun=(
                 "--kill-on-bad-exit=1",
-                # Since 22.05 srun does not take the job's cores for each task by itself.
-                f"--cpus-per-task={self.options.cpus_per_proc}",
                 f"--ntasks-per-node={self.ranks}",
                 f"--ntasks={nodes * self.ranks}",
-            ],
-            "setup": self._first_step() if job == "train" else None,
-        }
-        return {key: value for key, value in wanted.items() if value is not None}
+            ),
+            nodes=nodes,
+            ntasks_per_node=tasks,
+            dependency=dependency,
+            # Time for a checkpoint before the limit; the job then puts itself back into the queue, and so does the
+            # evaluator, which scores again what it was busy with.
+            signal_delay_s=SIGNAL_DELAY_S,
+            additional_parameters={"requeue": True},
+            setup=self._first_step() if job == "train" else None,
+        )
 
     def _first_step(self) -> list[str]:
         """Lines of the job script before training: each task tells which samples are its own, and all are checked."""
@@ -237,27 +192,21 @@ class Plan:
 
     def show(self) -> int:
         """Print both job scripts as they would be submitted."""
-        from submitit.slurm.slurm import _make_sbatch_string
-
         try:
             self.check()
         except UserError as error:
             print(f"note: would be refused now: {error}", file=sys.stderr)
-        command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(self.logs))}"
-        for job, what, dependency in (
-            ("train", self.train, None),
-            ("evaluate", self.follow, f"{self.dependency}:TRAIN_JOB"),
-        ):
-            parameters = self.slurm_parameters(job, dependency)
-            print(f"# ---- {job}: wsol {shlex.join(what.arguments)}")
-            print(_make_sbatch_string(command=command, folder=self.logs, **parameters))
+        evaluate = self.slurm_parameters("evaluate", f"{self.dependency}:TRAIN_JOB")
+        print_script("train", self.train, logs=self.logs, **self.slurm_parameters("train"))
+        print_script("evaluate", self.follow, logs=self.logs, **evaluate)
         return 0
 
     def submit_to_slurm(self) -> int:
         """Queue training and the evaluator, which starts with it; say how to watch them."""
-        train = self._queue("train", self.train)
+        (train,) = submit([self.train], logs=self.logs, **self.slurm_parameters("train"))
         self._announce("training", train)
-        self._announce("evaluator", self._queue("evaluate", self.follow, f"{self.dependency}:{train.job_id}"))
+        parameters = self.slurm_parameters("evaluate", f"{self.dependency}:{train.job_id}")
+        self._announce("evaluator", *submit([self.follow], logs=self.logs, **parameters))
         print(f"watch       tail -F {train.paths.stdout}")
         print(f"            squeue --me; W&B project {self.config.track.project}")
         return 0
@@ -268,7 +217,7 @@ class Plan:
             executor = submitit.AutoExecutor(folder=self.logs, cluster=self.options.cluster)
             executor.update_parameters(
                 tasks_per_node=self.procs,
-                timeout_min=self.minutes,
+                timeout_min=self.options.minutes,
                 stderr_to_stdout=True,
                 gpus_per_node=self.gpus,
             )
@@ -277,15 +226,6 @@ class Plan:
             if code := wait_and_show(running):
                 return code
         return 0
-
-    def _queue(self, job: str, what: WsolJob, dependency: str | None = None) -> Any:
-        executor = submitit.SlurmExecutor(folder=self.logs)
-        executor.update_parameters(**self.slurm_parameters(job, dependency))
-        try:
-            return executor.submit(what)
-        except submitit.core.utils.FailedJobError as error:
-            reasons = [line for line in str(error).splitlines() if line.strip()]
-            raise UserError(f"SLURM refused the {job} job: {reasons[-1] if reasons else error}") from error
 
     def _announce(self, what: str, job: Any) -> None:
         print(f"{what:<11} job {job.job_id}, log {job.paths.stdout}", flush=True)
