@@ -193,8 +193,15 @@ def _checked(cls: type[Parsed], raw: dict[str, Any], arguments: Sequence[Argumen
     flags: dict[tuple[str | int, ...], str] = {one.path: one.flags[0] for one in arguments}
 
     def name(path: tuple[str | int, ...]) -> str:
-        """The flag of a field or of the field that an element is of; a section has none, its check names its values."""
-        return flags.get(path) or flags.get(path[:-1]) or ".".join(map(str, path))
+        """The flag of a field, or of the field that an element is of; of a section what its flags begin with."""
+        if flag := flags.get(path) or flags.get(path[:-1]):
+            return flag
+        section = ".".join(map(str, path))
+        return (
+            section
+            if any(flag.startswith(f"--{section.replace('_', '-')}.") for flag in flags.values())
+            else ""
+        )
 
     return validated(cls, raw, name=name)
 
