@@ -6,18 +6,13 @@ A command is imported only when it is called.
 from __future__ import annotations
 
 import ast
-import contextlib
-import dataclasses
-import functools
 import importlib
-import operator
 import os
 import pkgutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
 
 from wsol_dist.errors import RankError, UserError, as_user_error, did_you_mean
 from wsol_dist.processes.environment import is_first_rank
@@ -25,7 +20,6 @@ from wsol_dist.processes.stop import held
 
 COMMANDS = Path(__file__).parent / "commands"
 PACKAGE = "wsol_dist.commands"
-COMPLETION = ("--tyro-print-completion", "--tyro-write-completion")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,8 +37,6 @@ def execute(argv: Sequence[str]) -> int:
     Raises:
         UserError: there is no such command, or what the command raises.
     """
-    if argv and argv[0] in COMPLETION:
-        return write_completion(argv)
     folder, package, prog, words = COMMANDS, PACKAGE, "wsol", list(argv)
     while True:
         names = commands_in(folder)
@@ -131,38 +123,6 @@ def _help(folder: Path, names: dict[str, str], prog: str) -> str:
         doc = ast.get_docstring(ast.parse(text)) or ""
         lines.append(f"  {name:<12} {doc.splitlines()[0] if doc else ''}")
     return "\n".join(lines)
-
-
-def write_completion(words: Sequence[str]) -> int:
-    """Have tyro write the shell completion of `wsol`, its commands and their flags.
-
-    Args:
-        words: --tyro-write-completion SHELL FILE, or --tyro-print-completion SHELL; bash, zsh or tcsh.
-    """
-    import tyro
-
-    with contextlib.suppress(SystemExit):
-        tyro.cli(_tree(COMMANDS, PACKAGE), args=words, prog="wsol")
-    return 0
-
-
-def _tree(folder: Path, package: str) -> Any:
-    """The union of the options of all commands below a folder."""
-    import tyro
-
-    members = []
-    for name, module in commands_in(folder).items():
-        inner = folder / module
-        options: Any
-        if inner.is_dir():
-            tree = _tree(inner, f"{package}.{module}")
-            # Without a name the field does not stand before each of its flags.
-            actions = Annotated[tree, tyro.conf.arg(name="")]  # type: ignore[valid-type]
-            options = dataclasses.make_dataclass("Actions", [("action", actions)])
-        else:
-            options = importlib.import_module(f"{package}.{module}").Options
-        members.append(Annotated[options, tyro.conf.subcommand(name)])
-    return functools.reduce(operator.or_, members)
 
 
 if __name__ == "__main__":

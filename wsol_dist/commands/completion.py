@@ -1,0 +1,53 @@
+"""Print what completes commands and flags in a shell: wsol completion bash|zsh|fish|tcsh.
+
+For this session: eval "$(wsol completion bash)". For all: put it into the file
+~/.local/share/bash-completion/completions/wsol; zsh and fish have such folders too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import importlib
+import operator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from wsol_dist.cli import COMMANDS, PACKAGE, commands_in
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """The flags of `wsol completion`."""
+
+    shell: Annotated[
+        Literal["bash", "zsh", "fish", "tcsh"], tyro.conf.Positional, tyro.conf.arg(metavar="SHELL")
+    ]
+    """One of bash, zsh, fish and tcsh."""
+
+
+def run(options: Options) -> int:
+    """Have tyro write it."""
+    with contextlib.suppress(SystemExit):
+        tyro.cli(_tree(COMMANDS, PACKAGE), args=["--tyro-print-completion", options.shell], prog="wsol")
+    return 0
+
+
+def _tree(folder: Path, package: str) -> Any:
+    """The union of the options of all commands below a folder."""
+    members = []
+    for name, module in commands_in(folder).items():
+        inner = folder / module
+        options: Any
+        if inner.is_dir():
+            tree = _tree(inner, f"{package}.{module}")
+            # Without a name the field does not stand before each of its flags.
+            actions = Annotated[tree, tyro.conf.arg(name="")]  # type: ignore[valid-type]
+            options = dataclasses.make_dataclass("Actions", [("action", actions)])
+        else:
+            options = importlib.import_module(f"{package}.{module}").Options
+        members.append(Annotated[options, tyro.conf.subcommand(name)])
+    return functools.reduce(operator.or_, members)
