@@ -144,6 +144,11 @@ def test_a_signal_behind_a_restart_of_slurmctld(
     """The controller is killed and started; the job does not notice. Then comes the signal of a time limit."""
     job = Running(slurm, tiny_shards, tmp_path)
     job.reach(10)
+    # The controller writes down some seconds after a change what it knows of a job: killed before, it takes one that
+    # had just begun to run for one that waits.
+    changed = time.time()
+    slurm.command("scontrol", "update", f"jobid={job.job}", "comment=begun")
+    job.until(lambda: (slurm.root / "state/job_state").stat().st_mtime > changed)
     os.kill(slurm.pid("slurmctld"), signal.SIGKILL)
     killed, at = time.time(), job.steps()
     slurm.heal()
