@@ -142,7 +142,7 @@ def test_a_signal_behind_a_restart_of_slurmctld(
     slurm: Slurm, tiny_shards: Path, tmp_path: Path, whole: dict[int, float]
 ) -> None:
     """The controller is killed and started; the job does not notice. Then comes the signal of a time limit."""
-    job = Running(slurm, tiny_shards, tmp_path)
+    job = Running(slurm, tiny_shards, tmp_path, fault="slow 0 0.1")
     job.reach(10)
     # The controller writes down some seconds after a change what it knows of a job: killed before, it takes one that
     # had just begun to run for one that waits.
