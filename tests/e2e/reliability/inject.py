@@ -117,7 +117,7 @@ if __name__ == "__main__":
     if name == "kill-writing":
         while_writing(int(when))
     elif name == "slow":
-        slow(int(rank), int(when) + 0.1)
+        slow(int(rank), float(when) + 0.1)
     elif name != "none":
         at_step(FAULTS[name], int(rank), int(when))
     from wsol_dist.cli import main
