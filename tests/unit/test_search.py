@@ -13,7 +13,9 @@ from tests.hue import config, write_checkpoint, write_run
 from wsol_dist.cli import main
 from wsol_dist.columns.search import Search, draw
 from wsol_dist.evaluator.work import plan_work
+from wsol_dist.regions.cluster import backend_config
 from wsol_dist.runs.opening import open_run
+from wsol_dist.validation import validated
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +76,10 @@ def test_a_trial_scores_what_the_evaluator_scores_with_its_labels(
     assert trials(tmp_path / "alpha")["trial-000.json"][1]["knobs"] == {}
 
 
+@pytest.mark.parametrize("size_px", [2, 8, 64])
 def test_draws_depend_on_seed_and_number_only_and_fit_their_backends(
-    run_folder: Path, tiny_shards: Path
+    run_folder: Path, tiny_shards: Path, size_px: int
 ) -> None:
-    from wsol_dist.regions.cluster import backend_class
-
     work = plan_work(open_run(run_folder), index=str(tiny_shards), splits=("val",))
     given = Search(
         work=work,
@@ -88,7 +89,7 @@ def test_draws_depend_on_seed_and_number_only_and_fit_their_backends(
         backends=("dic", "faiss", "slic"),
         labels=None,
         num_images=None,
-        size_px=64,
+        size_px=size_px,
         workers=0,
     )
     drawn = [draw(given, number) for number in range(40)]
@@ -97,7 +98,7 @@ def test_draws_depend_on_seed_and_number_only_and_fit_their_backends(
     assert {trial.backend for trial in drawn} == {"dic", "faiss", "slic"}
     for trial in drawn:
         assert 0 < trial.alpha <= 1
-        backend_class(trial.backend).Config(size_px=64, **trial.knobs)
+        validated(backend_config(trial.backend), {"size_px": size_px, **trial.knobs})
 
 
 @pytest.mark.parametrize(

@@ -80,16 +80,17 @@ def _log_int(rng: np.random.Generator, low: int, high: int) -> int:
 
 
 def _slic_space(rng: np.random.Generator, size_px: int) -> dict[str, Any]:
-    return {"segments": _log_int(rng, 10, 200), "compactness": float(_log_int(rng, 1, 40))}
+    return {"segments": min(_log_int(rng, 10, 200), size_px**2), "compactness": float(_log_int(rng, 1, 40))}
 
 
 def _faiss_space(rng: np.random.Generator, size_px: int) -> dict[str, Any]:
-    return {"clusters": _log_int(rng, 3, 64), "position": round(float(rng.uniform(0, 2)), 3)}
+    return {"clusters": min(_log_int(rng, 3, 64), size_px**2), "position": round(float(rng.uniform(0, 2)), 3)}
 
 
 def _dic_space(rng: np.random.Generator, size_px: int) -> dict[str, Any]:
-    knobs = {"iterations": _log_int(rng, 20, 100), "segments": _log_int(rng, 50, 400)}
-    return knobs | {"fit_px": min(size_px, 96), "lr": round(float(np.exp(rng.uniform(-4, -2.3))), 4)}
+    fit_px = min(size_px, 96)
+    knobs = {"iterations": _log_int(rng, 20, 100), "segments": min(_log_int(rng, 50, 400), fit_px**2)}
+    return knobs | {"fit_px": fit_px, "lr": round(float(np.exp(rng.uniform(-4, -2.3))), 4)}
 
 
 _SPACES = {"slic": _slic_space, "faiss": _faiss_space, "dic": _dic_space}
