@@ -31,6 +31,7 @@ from wsol_dist.metrics.registry import make_metrics
 from wsol_dist.metrics.threshold import oracle
 from wsol_dist.processes.ranks import Ranks
 from wsol_dist.regions.cluster import backend_class
+from wsol_dist.regions.config import DICConfig
 from wsol_dist.regions.refine import refine
 
 SHOWN = ("gt_known", "max_box_acc_v2", "pxap")
@@ -90,6 +91,8 @@ def _faiss_space(rng: np.random.Generator, size_px: int) -> dict[str, Any]:
 def _dic_space(rng: np.random.Generator, size_px: int) -> dict[str, Any]:
     fit_px = min(size_px, 96)
     knobs = {"iterations": _log_int(rng, 20, 100), "segments": min(_log_int(rng, 50, 400), fit_px**2)}
+    if size_px**2 < DICConfig.channels:
+        knobs["channels"] = size_px**2
     return knobs | {"fit_px": fit_px, "lr": round(float(np.exp(rng.uniform(-4, -2.3))), 4)}
 
 
