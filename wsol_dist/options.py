@@ -12,8 +12,7 @@ import io
 import re
 import typing
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypeVar
 
 import pydantic
@@ -197,11 +196,8 @@ def _checked(cls: type[Parsed], raw: dict[str, Any], arguments: Sequence[Argumen
         if flag := flags.get(path) or flags.get(path[:-1]):
             return flag
         section = ".".join(map(str, path))
-        return (
-            section
-            if any(flag.startswith(f"--{section.replace('_', '-')}.") for flag in flags.values())
-            else ""
-        )
+        begins = f"--{section.replace('_', '-')}."
+        return section if any(flag.startswith(begins) for flag in flags.values()) else ""
 
     return validated(cls, raw, name=name)
 
@@ -228,9 +224,7 @@ class _AsDict:
             spec = ConstructorRegistry.get_struct_spec(info)
         finally:
             self._busy = False
-        return (
-            dataclasses.replace(spec, instantiate=dict) if isinstance(spec, StructConstructorSpec) else None
-        )
+        return replace(spec, instantiate=dict) if isinstance(spec, StructConstructorSpec) else None
 
 
 _registry = ConstructorRegistry()
@@ -301,56 +295,6 @@ def part_of(text: str | None) -> tuple[int, int]:
     if not 1 <= number <= count:
         raise UserError(f"--part: {text!r} given; I/N allowed, from 1/N to N/N, say 3/16")
     return number - 1, count
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelOptions:
-    """Which weights of a run, and how its maps become boxes: what `prediction.opening.open_model` takes."""
-
-    step: str | None = None
-    """Checkpoint of RUN: a number, best or last; by default the best known, else the newest."""
-    trust_code: Switch = False
-    """Import a method that the configuration names as module:Class."""
-    threshold: Threshold = None
-    """Of the boxes; by default chosen on the run's held-out split, else the recipe's."""
-
-    @property
-    def model(self) -> dict[str, Any]:
-        """As `open_model` takes them."""
-        return {"step": self.step, "threshold": self.threshold, "trust_code": self.trust_code}
-
-
-@dataclass(frozen=True, kw_only=True)
-class WeightsOptions:
-    """Which weights of a target: what `runs.opening.open_run` takes."""
-
-    init: Path | None = None
-    """Other weights than the target's: a file, or a run folder."""
-    step: str | None = None
-    """Checkpoint of RUN: a number, best or last; by default the best known, else the newest."""
-    trust_code: Switch = False
-    """Import a method that the configuration names as module:Class."""
-
-    @property
-    def weights(self) -> dict[str, Any]:
-        """As `open_run` takes them."""
-        return {"step": self.step, "init": self.init, "trust_code": self.trust_code or None}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardsOptions:
-    """Which shards are looked into."""
-
-    folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
-    """Folder of the shards, or its address."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleOptions(ShardsOptions):
-    """Which sample of them."""
-
-    id: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ID")]
-    """The sample's id, or the number of its row in samples.parquet, from 0."""
 
 
 def check_top_k(top_k: int, *, num_classes: int) -> None:

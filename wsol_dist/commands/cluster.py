@@ -20,10 +20,10 @@ from wsol_dist.columns.options import ColumnOptions
 from wsol_dist.data.packing.parallel import num_cores
 from wsol_dist.data.shards.index import Index
 from wsol_dist.errors import UserError
-from wsol_dist.options import Overrides, Switch, Threshold, WeightsOptions, parse_knobs, part_of
+from wsol_dist.options import Overrides, Switch, Threshold, parse_knobs, part_of
 from wsol_dist.regions.cluster import BACKENDS, backend_class, backend_config
 from wsol_dist.regions.config import ClusterConfig
-from wsol_dist.runs.opening import open_run, print_chosen
+from wsol_dist.runs.opening import WeightsOptions, open_run, print_chosen
 
 if TYPE_CHECKING:
     from wsol_dist.columns.clusters import Labelling

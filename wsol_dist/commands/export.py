@@ -14,7 +14,8 @@ import tyro
 from pydantic import PositiveInt
 
 from wsol_dist.errors import UserError, did_you_mean
-from wsol_dist.options import ModelOptions, check_top_k, names_of
+from wsol_dist.options import check_top_k, names_of
+from wsol_dist.prediction.asked import ModelOptions
 
 ALL = "onnx,torch"
 

@@ -17,8 +17,8 @@ import tyro
 from pydantic import PositiveInt
 
 from wsol_dist.errors import UserError
-from wsol_dist.options import FLAT, ModelOptions, check_top_k, names_of
-from wsol_dist.prediction.asked import Asked
+from wsol_dist.options import FLAT, check_top_k, names_of
+from wsol_dist.prediction.asked import Asked, ModelOptions
 
 if TYPE_CHECKING:
     from wsol_dist.prediction.inputs import Inputs

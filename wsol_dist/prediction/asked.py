@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
+
+from wsol_dist.options import Threshold
+from wsol_dist.runs.opening import StepOptions
 
 Which = Literal["largest", "every"]
 """Which boxes of a class: one around the largest region, or one around each."""
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(StepOptions):
+    """Which weights of a run, and how its maps become boxes: what `opening.open_model` takes."""
+
+    threshold: Threshold = None
+    """Of the boxes; by default chosen on the run's held-out split, else the recipe's."""
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """As `open_model` takes them."""
+        return {"step": self.step, "threshold": self.threshold, "trust_code": self.trust_code}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import tyro
 
 from wsol_dist.errors import UserError
 from wsol_dist.files import sha256_of
-from wsol_dist.options import Overrides, WeightsOptions
+from wsol_dist.options import Overrides, Switch
 from wsol_dist.processes.environment import is_first_rank
 from wsol_dist.recipe import Config, from_dict, load, override, overrides_help, read_yaml, recipe_names
 from wsol_dist.runs import checkpoint
@@ -26,6 +26,29 @@ MODEL_FILE, SUMS_FILE = "model.json", "SHA256SUMS"
 """Of an exported model, beside its weights and configuration."""
 MODEL_SCHEMA = 1
 MAX_CONFIG_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepOptions:
+    """Which checkpoint of a run."""
+
+    step: str | None = None
+    """Checkpoint of RUN: a number, best or last; by default the best known, else the newest."""
+    trust_code: Switch = False
+    """Import a method that the configuration names as module:Class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsOptions(StepOptions):
+    """Which weights of a target: what `open_run` takes."""
+
+    init: Path | None = None
+    """Other weights than the target's: a file, or a run folder."""
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        """As `open_run` takes them."""
+        return {"step": self.step, "init": self.init, "trust_code": self.trust_code or None}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from typing import Literal
 
-from wsol_dist.options import SampleOptions
+from wsol_dist.data.inspection.options import SampleOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wsol_dist.options import ShardsOptions
+from wsol_dist.data.inspection.options import ShardsOptions
 
 Options = ShardsOptions
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pydantic import NonNegativeInt
 
+from wsol_dist.data.inspection.options import ShardsOptions
 from wsol_dist.log.progress import progress
-from wsol_dist.options import ShardsOptions
 
 
 @dataclass(frozen=True, kw_only=True)

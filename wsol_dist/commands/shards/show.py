@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wsol_dist.options import SampleOptions
+from wsol_dist.data.inspection.options import SampleOptions
 
 Options = SampleOptions
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from pydantic import NonNegativeInt
 
+from wsol_dist.data.inspection.options import ShardsOptions
 from wsol_dist.log.progress import progress
-from wsol_dist.options import ShardsOptions, Switch
+from wsol_dist.options import Switch
 
 
 @dataclass(frozen=True, kw_only=True)
