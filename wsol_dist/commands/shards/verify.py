@@ -11,14 +11,13 @@ from pydantic import NonNegativeInt
 
 from wsol_dist.data.inspection.options import ShardsOptions
 from wsol_dist.log.progress import progress
-from wsol_dist.options import Switch
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(ShardsOptions):
     """The flags of `wsol shards verify`."""
 
-    deep: Switch = False
+    deep: bool = False
     """Also decode every image and mask."""
     workers: NonNegativeInt = 0
     """Processes; 0 for one a core."""
