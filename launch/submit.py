@@ -7,8 +7,9 @@ Or a `wsol` command cut into the tasks of a job array: python launch/submit.py c
 import sys
 
 from wsol_dist.cli import run
+from wsol_dist.launching.array import COMMANDS
 
 if __name__ == "__main__":
     argv = sys.argv[1:]
-    room = "array" if argv[:1] in (["cluster"], ["search"]) else "submission"
+    room = "array" if argv and argv[0] in COMMANDS else "submission"
     sys.exit(run(f"wsol_dist.launching.{room}", argv, prog="python launch/submit.py"))

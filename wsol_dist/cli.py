@@ -63,7 +63,7 @@ def call(module: str, words: Sequence[str], *, prog: str) -> int:
         except UserError:
             if is_first_rank():
                 raise
-            return 2  # all ranks were given the same words: one of them says what is wrong
+            return 2  # all ranks were given the same words, so one says what is wrong; what `run` finds may differ
         return int(command.run(options))
     except SystemExit as end:  # after the help, or of a rank that has said why
         return int(end.code or 0)

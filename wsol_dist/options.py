@@ -13,7 +13,9 @@ import re
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, TypeVar
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 import pydantic
 import tyro
@@ -26,7 +28,7 @@ Parsed = TypeVar("Parsed")
 
 Switch = tyro.conf.FlagCreatePairsOff[bool]
 """A flag without a value; there is no --no-FLAG."""
-Overrides = Annotated[tuple[str, ...], tyro.conf.Suppress]
+Overrides = Annotated[tuple[str, ...], tyro.conf.Suppress, tyro.conf.Fixed]
 """The type of the field `overrides`."""
 FLAT = tyro.conf.arg(name="")
 """Marks a nested dataclass whose flags do not carry the field's name."""
@@ -52,11 +54,25 @@ class Argument:
     def most(self) -> float:
         """Values it takes at most."""
         kind, _ = unwrapped(self.annotation)
-        return 0 if kind is bool else float("inf") if typing.get_origin(kind) in (tuple, list, dict) else 1
+        if kind is bool:
+            return 0
+        if typing.get_origin(kind) is tuple and ... not in typing.get_args(kind):
+            return len(typing.get_args(kind))
+        kinds = typing.get_args(kind) if typing.get_origin(kind) in (Union, UnionType) else (kind,)
+        one_each = (str, int, float, bool, Path, type(None), Literal)
+        return (
+            1 if all(one in one_each or typing.get_origin(one) in one_each for one in kinds) else float("inf")
+        )
 
 
-def arguments_of(cls: Any, path: tuple[str, ...] = (), prefix: str = "") -> Iterator[Argument]:
-    """The arguments of a dataclass and of those nested in it."""
+def arguments_of(
+    cls: Any, path: tuple[str, ...] = (), prefix: str = "", *, default: Any = None
+) -> Iterator[Argument]:
+    """The arguments of a dataclass and of those nested in it.
+
+    Args:
+        default: whose values are the defaults, where not those of the class.
+    """
     hints = typing.get_type_hints(cls, include_extras=True)
     for field in dataclasses.fields(cls):
         kind, marks = unwrapped(hints[field.name])
@@ -64,16 +80,24 @@ def arguments_of(cls: Any, path: tuple[str, ...] = (), prefix: str = "") -> Iter
         if tyro.conf.Suppress in marks or tyro.conf.Fixed in marks:
             continue
         if dataclasses.is_dataclass(kind):
-            yield from arguments_of(kind, (*path, field.name), prefix if FLAT in marks else f"{name}.")
+            inner = prefix if FLAT in marks else f"{name}."
+            yield from arguments_of(
+                kind, (*path, field.name), inner, default=getattr(default, field.name, None)
+            )
             continue
         head, _, tail = name.rpartition(".")
         negated = f"--{head}.no-{tail}" if head else f"--no-{tail}"
         pair = kind is bool and tyro.conf.FlagCreatePairsOff not in marks
         positional = tyro.conf.Positional in marks
         called = next((mark.metavar for mark in marks if getattr(mark, "metavar", None)), field.name.upper())
+        keys = getattr(default, field.name, None)
+        if isinstance(keys, dict) and keys:  # each key of a filled dictionary is a flag
+            flags = tuple(f"--{name}.{key.replace('_', '-')}" for key in keys)
+        else:
+            flags = (called,) if positional else (f"--{name}", *([negated] if pair else []))
         yield Argument(
             path=(*path, field.name),
-            flags=(called,) if positional else (f"--{name}", *([negated] if pair else [])),
+            flags=flags,
             annotation=hints[field.name],
             positional=positional,
             required=field.default is field.default_factory is dataclasses.MISSING,
@@ -94,7 +118,7 @@ def parse(cls: type[Parsed], words: Sequence[str], *, prog: str, description: st
     given = split(arguments, words)
     takes_rest = "overrides" in {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     missing = given.missing(arguments)
-    if given.help or (missing and not words):
+    if given.help or (not words and (missing or not any(one.positional for one in arguments))):
         print_help(cls, prog=prog, description=description)
         chosen = given.positional or not any(one.positional for one in arguments)
         if not (takes_rest and chosen and given.help):
@@ -102,11 +126,17 @@ def parse(cls: type[Parsed], words: Sequence[str], *, prog: str, description: st
         given.flags = [word for word in given.flags if word not in _HELP]
         given.flags += [word for one in missing for word in (one.flags[0], "-")]
         given.rest.append("--help")
-    elif missing:
-        raise UserError(_needed(missing, prog=prog))
-    if given.rest and not takes_rest:
-        raise UserError(_unknown(given.rest[0], arguments))
-    raw = _parsed(cls, [*given.flags, "--", *given.positional], prog=prog)
+        missing = []
+    sections = {flag.rpartition(".")[0] for one in arguments for flag in one.flags if "." in flag}
+    mistakes = [_needed(missing, prog=prog)] if missing else []
+    mistakes += [
+        _unknown(word, arguments)
+        for word in (given.rest if takes_rest else given.rest[:1])
+        if not takes_rest or word.rpartition(".")[0] in sections
+    ]
+    if mistakes:
+        raise UserError("\n".join(mistakes))
+    raw = _parsed(cls, [*given.flags, "--", *given.positional], arguments, prog=prog)
     return _checked(cls, raw | ({"overrides": tuple(given.rest)} if takes_rest else {}), arguments)
 
 
@@ -127,14 +157,12 @@ def parse_knobs(
     Raises:
         UserError: a flag that there is not, or every value that cannot be.
     """
-    arguments = list(arguments_of(cls))
+    arguments = list(arguments_of(cls, default=default))
     given = split(arguments, words)
-    missing = given.missing(arguments) if default is None else []
-    if given.rest and not given.help:
-        raise UserError(_unknown(given.rest[0], arguments))
-    if missing and not given.help:
+    if default is None and not given.help and (missing := given.missing(arguments)):
         raise UserError(_needed(missing, prog=prog))
-    raw = _parsed(cls, words, prog=prog, default=default, description=description)
+    description = description or cls.__doc__
+    raw = _parsed(cls, words, arguments, prog=prog, default=default, description=description)
     return _checked(cls, raw, arguments)
 
 
@@ -164,7 +192,11 @@ class Words:
 
 
 def split(arguments: Sequence[Argument], words: Sequence[str]) -> Words:
-    """Sort words by what takes them; flags may stand among positional words, and behind -- all words are positional."""
+    """Sort words by what takes them; flags may stand among positional words, and behind -- all words are positional.
+
+    Raises:
+        UserError: a flag without a value was given one.
+    """
     most = {flag: one.most for one in arguments for flag in one.flags if not one.positional}
     most |= dict.fromkeys(_HELP, 0)
     places = sum(one.most for one in arguments if one.positional)
@@ -173,13 +205,18 @@ def split(arguments: Sequence[Argument], words: Sequence[str]) -> Words:
     current, room = found.positional, places
     for at, word in enumerate(words):
         if word == "--" and not groups:
-            found.positional.extend(words[at + 1 :])
+            behind = words[at + 1 :]
+            free = int(min(places - len(found.positional), len(behind)))
+            found.positional.extend(behind[:free])
+            found.rest.extend(behind[free:])
             break
         if word == "-h" or (word.startswith("--") and word != "--"):
             flag, equals, _ = word.partition("=")
             name = flag.replace("_", "-")
+            if equals and most.get(name) == 0:
+                raise UserError(f"{flag}: takes no value, given {word!r}; write {flag} alone")
             current = found.flags if name in most else found.rest
-            room = most.get(name, float("inf")) - bool(equals)
+            room = 0 if equals else most.get(name, float("inf"))
         elif room > 0:
             room -= 1
         else:  # the flag before it has its values
@@ -195,9 +232,10 @@ def _checked(cls: type[Parsed], raw: dict[str, Any], arguments: Sequence[Argumen
         """The flag of a field, or of the field that an element is of; of a section what its flags begin with."""
         if flag := flags.get(path) or flags.get(path[:-1]):
             return flag
-        section = ".".join(map(str, path))
-        begins = f"--{section.replace('_', '-')}."
-        return section if any(flag.startswith(begins) for flag in flags.values()) else ""
+        inside = next((one for one in arguments if one.path[: len(path)] == path), None)
+        return (
+            "" if inside is None else ".".join(inside.flags[0][2:].split(".")[: len(path) - len(inside.path)])
+        )
 
     return validated(cls, raw, name=name)
 
@@ -231,17 +269,24 @@ _registry = ConstructorRegistry()
 _registry.struct_rule(_AsDict())
 
 
-def _parsed(cls: Any, words: Sequence[str], *, prog: str, **given: Any) -> dict[str, Any]:
+def _parsed(
+    cls: Any, words: Sequence[str], arguments: Sequence[Argument], *, prog: str, **given: Any
+) -> dict[str, Any]:
     """The fields of a dataclass, nested ones as dictionaries; values have their types, but no range is checked."""
     given = {key: value for key, value in given.items() if value is not None}
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            raw: dict[str, Any] = tyro.cli(cls, args=words, prog=prog, registry=_registry, **given)
+            raw: dict[str, Any]
+            raw, unknown = tyro.cli(
+                cls, args=words, prog=prog, registry=_registry, return_unknown_args=True, **given
+            )
     except SystemExit as end:
         if not end.code:
             raise
         raise UserError(_out_of_box(said.getvalue())) from None
+    if unknown:
+        raise UserError(_unknown(unknown[0], arguments))
     return raw
 
 
@@ -252,8 +297,9 @@ def _out_of_box(box: str) -> str:
     """
     rows = [_COLOUR.sub("", row).strip("│ ") for row in box.splitlines()][1:]
     first, *rest = [part for part in _RULE.split("\n".join(rows)) if part.strip()] or [box]
-    message = " ".join(first.split()).removeprefix("Error parsing ").rstrip(".!")
-    flag = next((row for part in rest for row in part.splitlines() if row.startswith("--")), "[")
+    message = " ".join(first.split()).removeprefix("Error parsing ").partition(" Got errors:")[0].rstrip(".!")
+    rows = [row for part in rest for row in part.splitlines()]
+    flag = next((row for row in rows if row.startswith("--") and not row.startswith("--help")), "[")
     # A long flag continues on the next row.
     return f"{message}; write {flag}" if flag.count("[") == flag.count("]") else message
 

@@ -75,6 +75,8 @@ def _line(cls: Any, error: Any, name: Callable[[Path], str], elsewhere: Mapping[
         if key in elsewhere:
             return f"{called}: unknown key here; it belongs at {' or '.join(elsewhere[key])}"
         return f"{called}: unknown key; {did_you_mean(key, field_names(unwrapped(_annotation(cls, path[:-1]))[0]))}"
+    if kind == "too_short":
+        return f"{called}: {error['ctx']['actual_length']} values given; allowed: {error['ctx']['min_length']} or more"
     if bounds := _bounds(_annotation(cls, path), error.get("ctx", {})):
         return f"{called}: given {given!r}; allowed: {bounds}"
     message = error["msg"].removeprefix("Value error, ")

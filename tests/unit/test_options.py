@@ -16,6 +16,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from wsol_dist.cli import execute, main
 from wsol_dist.errors import UserError
 from wsol_dist.options import FLAT, Overrides, Switch, arguments_of, names_of, parse, parse_knobs
+from wsol_dist.recipe import _narrowed, load, recipe_names
 
 COMMANDS = Path(main.__code__.co_filename).parent / "commands"
 
@@ -28,8 +29,10 @@ class Knobs:
     """A rate."""
     flip: bool = True
     """A pair of flags."""
-    sides: tuple[int, ...] = ()
+    sides: Annotated[tuple[int, ...] | None, Field(min_length=1)] = None
     """Several."""
+    pair: tuple[int, int] = (0, 0)
+    """Two."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +112,12 @@ def test_all_values_that_cannot_be_are_told_at_once() -> None:
         (("run", "a", "--out", "o", "--prcs", "1"), "--prcs: unknown flag; did you mean '--procs'?"),
         (("run", "a", "--out", "o", "--prcs=1"), "--prcs: unknown flag; did you mean '--procs'?"),
         (("run", "a", "--out", "o", "--no-dry-run"), "--no-dry-run: unknown flag; did you mean '--dry-run'?"),
+        (("run", "a", "--out", "o", "--dry-run=0"), "--dry-run: takes no value, given '--dry-run=0'"),
+        (
+            ("run", "a", "--out", "o", "--workers", "x"),
+            "--workers: no type matching {None}|INT could be instantiated",
+        ),
+        (("run", "a", "--out", "o", "--sides"), "--sides: 0 values given; allowed: 1 or more"),
     ],
 )
 def test_what_cannot_be_is_refused(words: tuple[str, ...], said: str) -> None:
@@ -126,9 +135,48 @@ def test_unknown_flags_and_what_follows_them_are_overrides() -> None:
     assert (options.target, options.paths, options.procs) == ("run", (Path("path"),), 2)
 
 
+def test_a_value_behind_an_equals_sign_is_the_only_one() -> None:
+    options = given("--sides=3", "run", "a", "--out", "o", "--sides", "1", "2")
+    assert (options.target, options.paths, options.knobs.sides) == ("run", (Path("a"),), (1, 2))
+
+
+def test_what_is_missing_and_what_is_unknown_are_told_together() -> None:
+    with pytest.raises(UserError) as told:
+        given("run", "a", "--outt", "o")
+    needed, unknown = str(told.value).splitlines()
+    assert needed.startswith("--out is needed")
+    assert "did you mean '--out'?" in unknown
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_every_flag_that_the_help_of_a_recipe_lists_is_known(
+    recipe: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")  # wider, boxes stand side by side
+    config = load(recipe)
+    known = {
+        flag for one in arguments_of(_narrowed(type(config.method)), default=config) for flag in one.flags
+    }
+    assert main(["train", recipe, "--help"]) == 0
+    rows = re.findall(
+        r"^ *(--[a-z][\w.-]*)(?:, (--[\w.-]+))?", capsys.readouterr().out.replace("│", " "), re.MULTILINE
+    )
+    assert {flag for row in rows for flag in row} - {"", "--out", "--method-name"} == known
+
+
+def test_keys_of_a_filled_dictionary_are_flags() -> None:
+    assert (
+        load("deeplab-collage", ["--method.encoder.model-kwargs.width", "16"]).method.encoder.model_kwargs[
+            "width"
+        ]
+        == 16
+    )
+
+
 def test_words_without_a_place_are_refused() -> None:
-    with pytest.raises(UserError, match="'two': no flag takes this word"):
-        parse_knobs(Knobs, ["--rate", "0.5", "two"], prog="wsol command")
+    for words in (["--rate", "0.5", "two"], ["--pair", "1", "2", "two"]):
+        with pytest.raises(UserError, match="'two': no flag takes this word"):
+            parse_knobs(Knobs, words, prog="wsol command")
 
 
 def test_the_help_lists_the_own_flags_and_hands_on_to_the_overrides(

@@ -1,4 +1,5 @@
-"""The commands of `wsol`, one module each: parse the arguments, call a room below, print.
+"""The commands of `wsol`: a module each, with its flags (`Options`) and `run(options)`: call a room below, print.
 
-Nothing imports a command, and no command imports another.
+A command with actions is a folder with a module for each action. Nothing imports a command, and no command imports
+another.
 """

@@ -44,7 +44,7 @@ class Options(WeightsOptions, ColumnOptions):
     """I/N: every N-th shard from the I-th on, 1/N to N/N, for a job array."""
     dry_run: Switch = False
     """Check what was given, say what would be done, and write nothing."""
-    show: tuple[str, ...] = ()
+    show: Annotated[tuple[str, ...] | None, Field(min_length=1)] = None
     """Ids of images: draw these instead of making label maps."""
     embeddings: str | None = None
     """faiss: cluster by the patch embeddings of this run or recipe too; --embedding is their weight."""
@@ -84,8 +84,8 @@ def run(options: Options) -> int:
         raise UserError(
             "--step, --init and --trust-code are of the weights of --embeddings or --run; give one of these"
         )
-    if options.show:
-        return _show(options, config)
+    if options.show is not None:
+        return _show(options, config, options.show)
     task = plan(options, config)
     if options.dry_run:
         return _say(task)
@@ -174,19 +174,19 @@ def _say(task: Labelling) -> int:
     return 0
 
 
-def _show(options: Options, config: ClusterConfig) -> int:
+def _show(options: Options, config: ClusterConfig, ids: Sequence[str]) -> int:
     """`--show`: pictures instead of label maps."""
     from wsol_dist.columns.show import Wanted, find, show
 
     if not options.index:
         raise UserError("--index is needed: wsol cluster --show ID --index SHARDS")
     index = Index.load(options.index)
-    splits = sorted({find(index, one)[0] for one in options.show})
+    splits = sorted({find(index, one)[0] for one in ids})
     work = _work(options, options.run, index, splits) if options.run else None
     threshold = work.config.evaluate.threshold if work and options.threshold is None else options.threshold
     wanted = Wanted(
         index=index,
-        ids=options.show,
+        ids=ids,
         out=options.out or Path("clusters"),
         backend=options.backend,
         config=config,

@@ -1,4 +1,4 @@
-"""Print what completes commands and flags in a shell: wsol completion bash|zsh|fish|tcsh.
+"""Print what completes commands and flags in a shell: wsol completion bash|zsh|fish.
 
 For this session: eval "$(wsol completion bash)". For all: put it into the file
 ~/.local/share/bash-completion/completions/wsol; zsh and fish have such folders too.
@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib
+import io
 import operator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,16 +24,18 @@ from wsol_dist.cli import COMMANDS, PACKAGE, commands_in
 class Options:
     """The flags of `wsol completion`."""
 
-    shell: Annotated[
-        Literal["bash", "zsh", "fish", "tcsh"], tyro.conf.Positional, tyro.conf.arg(metavar="SHELL")
-    ]
-    """One of bash, zsh, fish and tcsh."""
+    shell: Annotated[Literal["bash", "zsh", "fish"], tyro.conf.Positional, tyro.conf.arg(metavar="SHELL")]
+    """One of bash, zsh and fish."""
 
 
 def run(options: Options) -> int:
     """Have tyro write it."""
-    with contextlib.suppress(SystemExit):
+    written = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(written):
         tyro.cli(_tree(COMMANDS, PACKAGE), args=["--tyro-print-completion", options.shell], prog="wsol")
+    for line in written.getvalue().splitlines():
+        # A help of two lines would be taken for two words.
+        print(line.replace("\\n", " ") if line.startswith("COMPLETION_SPEC") else line)
     return 0
 
 

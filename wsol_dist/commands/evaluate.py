@@ -95,7 +95,11 @@ def follow_run(options: Options) -> int:
     check_follow(options)
     folder = Path(options.target)
     until = time.monotonic() + WAIT_FOR_RUN_S
-    while not (folder / CONFIG_FILE).is_file() and time.monotonic() < until:
+    while (
+        not (folder / CONFIG_FILE).is_file()
+        and time.monotonic() < until
+        and "--help" not in options.overrides
+    ):
         time.sleep(2)
     if not (folder / CONFIG_FILE).is_file():
         raise UserError(f"{folder}: --follow: no run folder, not even after {WAIT_FOR_RUN_S / 60:g} minutes")

@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 class TrainConfig:
     """Optimisation, sharding and checkpoints. DeepSpeed's own dictionary is derived from this, never written."""
 
-    epochs: PositiveFloat = 20
+    epochs: PositiveFloat = 20.0
     """Length of training in epochs; fractions are allowed."""
     global_batch: PositiveInt = 256
     """Images in one optimizer step, over all ranks and accumulation."""
@@ -32,11 +32,11 @@ class TrainConfig:
     """Learning rate over time; cosine and poly fall to 0 at the end."""
     power: NonNegativeFloat = 0.9
     """poly: lr times (1 - step / steps) to this power."""
-    milestones: tuple[float, ...] = (10, 12, 20)
+    milestones: tuple[float, ...] = (10.0, 12.0, 20.0)
     """multistep: the lr falls at the start of these epochs, counted from 1."""
     gamma: NonNegativeFloat = 0.1
     """multistep: the factor at each milestone."""
-    warmup_epochs: NonNegativeFloat = 0
+    warmup_epochs: NonNegativeFloat = 0.0
     """The lr rises linearly from 0 over these epochs."""
     zero: Literal[0, 1, 2, 3] = 1
     """DeepSpeed ZeRO stage: what the ranks share instead of each holding all of it. 0 nothing, 1 the optimizer's
@@ -49,13 +49,13 @@ class TrainConfig:
     0 is off. Not with zero 3."""
     compile: bool = False
     """Compile the training step with torch.compile; needs a C++ compiler on every node."""
-    checkpoint_every_epochs: PositiveFloat = 1
+    checkpoint_every_epochs: PositiveFloat = 1.0
     """Write a checkpoint this often, and always at the end."""
     keep_checkpoints: PositiveInt = 2
     """Older checkpoints are removed beyond this number."""
     node_check: bool = True
     """Before training compare all nodes: GPUs, versions, a shared run folder; a second."""
-    hang_timeout_s: NonNegativeFloat = 600
+    hang_timeout_s: NonNegativeFloat = 600.0
     """A training without an optimizer step for this long is ended with the stack of every rank, and its SLURM job
     requeued; 0 never. Scoring inside training and the first step after a start do not count."""
     max_requeues: NonNegativeInt = 100

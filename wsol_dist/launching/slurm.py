@@ -36,22 +36,25 @@ class SlurmOptions:
     dry_run: Switch = False
     """Print the job scripts and submit nothing."""
 
+    def __post_init__(self) -> None:
+        _ = self.minutes  # refused before anything is written
+
     @property
     def minutes(self) -> int:
         """The limit in whole minutes, rounded up.
 
         Raises:
-            UserError: it is not written as SLURM writes it, or no time at all.
+            ValueError: it is not written as SLURM writes it, or no time at all.
         """
         match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", self.time)
         if match is None:
-            raise UserError(f"--time: {self.time!r} given; write minutes, HH:MM:SS or D-HH:MM:SS")
+            raise ValueError(f"--time: {self.time!r} given; write minutes, HH:MM:SS or D-HH:MM:SS")
         days, *parts = (None if part is None else int(part) for part in match.groups())
         if days is None and parts[2] is None:  # MM or MM:SS
             parts = [0, *parts[:2]]
         hours, mins, seconds = (part or 0 for part in parts)
         if not (limit := (days or 0) * 1440 + hours * 60 + mins + (seconds > 0)):
-            raise UserError(f"--time: {self.time!r} given; at least a minute is needed")
+            raise ValueError(f"--time: {self.time!r} given; at least a minute is needed")
         return limit
 
     def parameters(self, name: str, *, gpus: int, srun: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:

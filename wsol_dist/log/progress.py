@@ -65,13 +65,13 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 class Lines:
-    """Progress for logs: a line every ten seconds, and one at the end."""
+    """Progress for logs: a line every ten seconds, and one at the end where no other line follows."""
 
     def __init__(
         self, what: str, total: int, *, unit: str = "samples", say: Callable[[str], None] | None = None
     ) -> None:
         self._what, self._total, self._unit = what, total, unit
-        self._say = say or partial(print, flush=True)
+        self._say, self._says_end = say or partial(print, flush=True), say is None
         self._done, self._eta, self._start = 0, Eta(total), time.monotonic()
         self._last = self._start
         self._eta.update(0, now=self._start)
@@ -80,7 +80,7 @@ class Lines:
         """Take in that so many more are done; of several ranks it is an estimate, so at most all are."""
         before, self._done = self._done, min(self._total, self._done + count)
         now = time.monotonic()
-        due = now - self._last >= SECONDS_BETWEEN_LINES or self._done == self._total
+        due = now - self._last >= SECONDS_BETWEEN_LINES or (self._says_end and self._done == self._total)
         if before == self._total or not due:
             return
         self._last = now

@@ -7,4 +7,4 @@ import os
 
 def is_first_rank() -> bool:
     """Whether this process is rank 0, of its launcher or of its SLURM step."""
-    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+    return (os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or "0") == "0"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from wsol_dist.recipe import RecipeOptions
 
@@ -16,7 +17,7 @@ class Options(RecipeOptions):
 
     out: Path | None = None
     """Run folder; by default runs/NAME."""
-    world: tuple[PositiveInt, ...] = (1,)
+    world: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1,)
     """Numbers of ranks."""
 
 
