@@ -53,7 +53,7 @@ def execute(argv: Sequence[str]) -> int:
 
 
 def call(module: str, words: Sequence[str], *, prog: str) -> int:
-    """Run a command's module with the words behind its name; returns its exit code."""
+    """Run a command's module with the words after its name; returns its exit code."""
     from wsol_dist.options import parse
 
     command = importlib.import_module(module)
@@ -110,10 +110,8 @@ def commands_in(folder: Path) -> dict[str, str]:
 
 
 def _help(folder: Path, names: dict[str, str], prog: str) -> str:
-    lines = [
-        f"usage: {prog} {'COMMAND' if prog == 'wsol' else 'ACTION'} ...    (--help behind it tells more)",
-        "",
-    ]
+    what = "COMMAND" if prog == "wsol" else "ACTION"
+    lines = [f"usage: {prog} {what} ...    ({prog} {what} --help lists its flags)", ""]
     for name, module in names.items():
         # Read, not imported: importing every command for one line of help would take seconds.
         path = folder / module

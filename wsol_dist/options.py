@@ -33,6 +33,7 @@ Overrides = Annotated[tuple[str, ...], tyro.conf.Suppress, tyro.conf.Fixed]
 FLAT = tyro.conf.arg(name="")
 """Marks a nested dataclass whose flags do not carry the field's name."""
 Threshold = Annotated[float | None, pydantic.Field(ge=0, lt=1)]
+"""Of a score map, as a part of its range; None where another source gives it."""
 _HELP = ("-h", "--help")
 _RULE = re.compile(r"^[─╰╯-]+$", re.MULTILINE)
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -59,10 +60,9 @@ class Argument:
         if typing.get_origin(kind) is tuple and ... not in typing.get_args(kind):
             return len(typing.get_args(kind))
         kinds = typing.get_args(kind) if typing.get_origin(kind) in (Union, UnionType) else (kind,)
-        one_each = (str, int, float, bool, Path, type(None), Literal)
-        return (
-            1 if all(one in one_each or typing.get_origin(one) in one_each for one in kinds) else float("inf")
-        )
+        single = (str, int, float, bool, Path, type(None), Literal)
+        several = any(one not in single and typing.get_origin(one) not in single for one in kinds)
+        return float("inf") if several else 1
 
 
 def arguments_of(
@@ -105,7 +105,7 @@ def arguments_of(
 
 
 def parse(cls: type[Parsed], words: Sequence[str], *, prog: str, description: str | None) -> Parsed:
-    """The options of a command from the words behind its name.
+    """The options of a command from the words after its name.
 
     With --help among them the command's own flags are printed. A command that takes overrides then gets --help as one
     of them: reading them, which it does first, prints their flags and ends the program.
@@ -128,12 +128,10 @@ def parse(cls: type[Parsed], words: Sequence[str], *, prog: str, description: st
         given.rest.append("--help")
         missing = []
     sections = {flag.rpartition(".")[0] for one in arguments for flag in one.flags if "." in flag}
+    # A flag of a section that the command has itself is no override.
+    strange = [word for word in given.rest if not takes_rest or word.rpartition(".")[0] in sections]
     mistakes = [_needed(missing, prog=prog)] if missing else []
-    mistakes += [
-        _unknown(word, arguments)
-        for word in (given.rest if takes_rest else given.rest[:1])
-        if not takes_rest or word.rpartition(".")[0] in sections
-    ]
+    mistakes += [_unknown(word, arguments) for word in strange[:1]]
     if mistakes:
         raise UserError("\n".join(mistakes))
     raw = _parsed(cls, [*given.flags, "--", *given.positional], arguments, prog=prog)
@@ -192,7 +190,7 @@ class Words:
 
 
 def split(arguments: Sequence[Argument], words: Sequence[str]) -> Words:
-    """Sort words by what takes them; flags may stand among positional words, and behind -- all words are positional.
+    """Sort words by what takes them; flags may stand among positional words, and after -- all words are positional.
 
     Raises:
         UserError: a flag without a value was given one.
@@ -205,10 +203,10 @@ def split(arguments: Sequence[Argument], words: Sequence[str]) -> Words:
     current, room = found.positional, places
     for at, word in enumerate(words):
         if word == "--" and not groups:
-            behind = words[at + 1 :]
-            free = int(min(places - len(found.positional), len(behind)))
-            found.positional.extend(behind[:free])
-            found.rest.extend(behind[free:])
+            others = words[at + 1 :]
+            free = int(min(places - len(found.positional), len(others)))
+            found.positional.extend(others[:free])
+            found.rest.extend(others[free:])
             break
         if word == "-h" or (word.startswith("--") and word != "--"):
             flag, equals, _ = word.partition("=")

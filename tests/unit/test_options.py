@@ -196,6 +196,11 @@ def test_the_help_lists_the_own_flags_and_hands_on_to_the_overrides(
         given("--help", cls=Overridden)
 
 
+def test_the_help_of_a_recipe_needs_no_run_to_follow(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "quickstart", "--follow", "--help"]) == 0
+    assert "--train.lr FLOAT" in capsys.readouterr().out
+
+
 def test_the_help_is_printed_where_nothing_is_given(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         given()

@@ -61,6 +61,8 @@ class Options(TargetOptions):
 def run(options: Options) -> int:
     """Score once, or follow."""
     with told_once(Path(options.target)):
+        if "--help" in options.overrides:
+            read_target(options.target, options.overrides)  # prints it and ends
         return follow_run(options) if options.follow else score_run(options)
 
 
@@ -95,11 +97,7 @@ def follow_run(options: Options) -> int:
     check_follow(options)
     folder = Path(options.target)
     until = time.monotonic() + WAIT_FOR_RUN_S
-    while (
-        not (folder / CONFIG_FILE).is_file()
-        and time.monotonic() < until
-        and "--help" not in options.overrides
-    ):
+    while not (folder / CONFIG_FILE).is_file() and time.monotonic() < until:
         time.sleep(2)
     if not (folder / CONFIG_FILE).is_file():
         raise UserError(f"{folder}: --follow: no run folder, not even after {WAIT_FOR_RUN_S / 60:g} minutes")

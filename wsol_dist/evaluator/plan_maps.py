@@ -14,7 +14,7 @@ from wsol_dist.errors import UserError
 from wsol_dist.recipe import Config
 
 if TYPE_CHECKING:
-    from wsol_dist.evaluator.given_maps import GivenWork
+    from wsol_dist.evaluator.given_maps import Given, GivenWork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,20 +53,17 @@ def plan_maps(given: MapsToScore) -> GivenWork:
     Raises:
         UserError: what does not exist or does not fit, and how to mend it.
     """
-    from wsol_dist.evaluator.given_maps import Given, GivenWork
+    from wsol_dist.evaluator.given_maps import GivenWork
     from wsol_dist.evaluator.identity import Identity, curve_knobs
     from wsol_dist.evaluator.refined import check_refine, refine_settings
     from wsol_dist.evaluator.work import Work, check_threshold
     from wsol_dist.methods.config import MethodConfig
 
     check_threshold(given.threshold)
-    index, val = Index.load(given.index), given.val.split
-    maps = {val: Given(maps=given.val_maps, predictions=given.val_predictions)} if given.val_maps else {}
-    if given.split in maps:
-        raise UserError(f"--val-maps: {val!r} is what --maps are of; give --maps alone")
-    maps[given.split] = Given(maps=given.maps, predictions=given.predictions)
+    index = Index.load(given.index)
+    maps = _maps_by_split(given)
     index.check_splits(maps)
-    threshold = _threshold(given, val)
+    threshold = _threshold(given, given.val.split)
     if index.multi_label:
         raise UserError(
             f"--index {given.index}: its images have several classes, and a file holds the map of one; such sets are "
@@ -79,7 +76,6 @@ def plan_maps(given: MapsToScore) -> GivenWork:
     check_refine(given.refine, index, tuple(maps))
     places = {split: str(one.maps.resolve()) for split, one in maps.items()}
     name = given.name or given.maps.resolve().name.removesuffix(".tar")
-    track = TrackConfig(wandb="off")
     config = Config(
         name=name,
         method_name="maps",
@@ -87,7 +83,7 @@ def plan_maps(given: MapsToScore) -> GivenWork:
         evaluate=given.evaluate,
         refine=given.refine,
         val=given.val,
-        track=track,
+        track=TrackConfig(wandb="off"),
     )
     work = Work(
         config=config,
@@ -110,6 +106,21 @@ def plan_maps(given: MapsToScore) -> GivenWork:
     )
     _check_folder(work.folder, places)
     return GivenWork(work=work, given=maps)
+
+
+def _maps_by_split(given: MapsToScore) -> dict[str, Given]:
+    """The held-out split comes first: it chooses the threshold.
+
+    Raises:
+        UserError: the maps of one split are given twice.
+    """
+    from wsol_dist.evaluator.given_maps import Given
+
+    val = given.val.split
+    maps = {val: Given(maps=given.val_maps, predictions=given.val_predictions)} if given.val_maps else {}
+    if given.split in maps:
+        raise UserError(f"--val-maps: {val!r} is what --maps are of; give --maps alone")
+    return maps | {given.split: Given(maps=given.maps, predictions=given.predictions)}
 
 
 def _threshold(given: MapsToScore, val: str) -> str | None:

@@ -72,9 +72,7 @@ def begin(given: FitRequest, run: Path, *, overrides: Sequence[str]) -> Started:
     fraction = given.fraction(found)
     seen = _seen(given, found)
     row = choose(seen)
-    config, changes = configure(
-        row, seen, name=run.name, index=str(run / "shards"), seed=0 if given.seed is None else given.seed
-    )
+    config, changes = configure(row, seen, name=run.name, index=str(run / "shards"), seed=given.seed or 0)
     config = override(config, overrides, prog=f"wsol fit {given.folder}")
     started = Started(
         folder=str(root),
@@ -131,13 +129,7 @@ def explanation(given: FitRequest) -> Iterator[str]:
     seen = _seen(given, found)
     yield from explain(seen)
     row = choose(seen)
-    _, changes = configure(
-        row,
-        seen,
-        name=given.name,
-        index="RUN/shards",
-        seed=0 if given.seed is None else given.seed,
-    )
+    _, changes = configure(row, seen, name=given.name, index="RUN/shards", seed=given.seed or 0)
     yield f"{row.recipe} with " + ", ".join(f"{key} {value}" for key, value in changes.items())
     yield f"the recipe itself: wsol show {row.recipe}"
 
